@@ -1,0 +1,180 @@
+"""Value and gradient of a penalty over any namespace: the one pipeline all engines run.
+
+value    = round( Σ_i  c_i / n_i · Σ terms_i(x) )
+gradient = round( Σ_i  terms_gradient_i(x, cotangent · c_i / n_i) )
+
+i runs over the components of a composed penalty, n is the number of terms averaged. The
+tensor is lifted to float64, summed in a fixed order, and rounded once at the end. With a
+mask, n depends on the position and becomes a weight on every term.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from arspec._axes import Axes, resolve_axes
+from arspec._errors import SpecError, UnsupportedError
+from arspec._namespace import FLOAT_DTYPES, Array, Namespace, cut, power_of_two_below
+from arspec.penalties._base import Component, components, is_penalty
+
+
+def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any) -> Axes:
+    """Check the arguments of a public `value` or `gradient` and name the axes of `x`."""
+    if not is_penalty(penalty):
+        raise SpecError(f"{penalty!r} is not a penalty; expected one such as L1(1e-4).")
+    name = xp.dtype_name(x)
+    if name.startswith("complex"):
+        raise UnsupportedError(f"x is {name}; penalties of complex tensors are not defined. Penalize abs(x), say.")
+    if name not in FLOAT_DTYPES:
+        raise SpecError(f"x is {name}; expected one of {', '.join(FLOAT_DTYPES)}. Convert it, for example to float32.")
+    return resolve_axes(len(x.shape), axes, mean_over)
+
+
+def with_mask(axes: Axes, mask: Array | None, x: Array, xp: Namespace) -> Axes:
+    """Return `axes` that carry a boolean mask, given over the leading axes of `x`."""
+    if mask is None:
+        return axes
+    if xp.dtype_name(mask) != "bool":
+        raise SpecError(f"mask has dtype {xp.dtype_name(mask)}; expected bool, true where x is valid.")
+    given, shape = tuple(mask.shape), tuple(x.shape)
+    if len(given) > len(shape) or any(m not in (1, n) for m, n in zip(given, shape, strict=False)):
+        raise SpecError(f"mask has shape {given}; expected the leading axes of x, whose shape is {shape}.")
+    return replace(axes, mask=xp.reshape(mask, given + (1,) * (len(shape) - len(given))))
+
+
+def value_dtype(x: Array, xp: Namespace) -> str:
+    """Return "float64" for a float64 tensor and "float32" for every narrower one."""
+    return "float64" if xp.dtype_name(x) == "float64" else "float32"
+
+
+def value(penalty: Any, x: Array, *, xp: Namespace, axes: Axes) -> Array:
+    """Return the penalty of `x` as a 0-d array: float64 for float64, else float32."""
+    total = None
+    for component in components(penalty):
+        part = _component_value(component, x, xp, axes)
+        total = part if total is None else total + part
+    return xp.lower(total, value_dtype(x, xp))
+
+
+def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Namespace, axes: Axes) -> Array:
+    """Return cotangent · d value / d x, with the shape and dtype of `x`."""
+    upstream = None if cotangent is None else xp.cast(cotangent, "float64")
+    if _works_in_blocks(penalty, x, axes, xp):
+        return _blocked_gradient(penalty, x, upstream, xp, axes)
+    return xp.lower(_wide_gradient(penalty, xp.lift(x), upstream, xp, axes), xp.dtype_name(x))
+
+
+def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
+    x = _blank(x, axes, xp)
+    total = None
+    for component in components(penalty):
+        weight = _term_weight(component, x, xp, axes)
+        weight = weight if upstream is None else xp.multiply(upstream, weight)
+        part = component.penalty.terms_gradient(x, weight, xp=xp, axes=axes)
+        total = part if total is None else total + part
+    total = xp.broadcast_to(total, tuple(x.shape))
+    return xp.guard(total if axes.mask is None else xp.where(axes.mask, total, 0.0))
+
+
+def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array:
+    penalty = component.penalty
+    if _works_in_blocks(penalty, x, axes, xp):
+        summed = _blocked_sum(penalty, xp.reshape(x, (-1,)), xp, axes)
+        return xp.multiply(summed, component.coefficient / max(_count(x.shape, axes), 1))
+    wide = _blank(xp.lift(x), axes, xp)
+    terms = penalty.terms(wide, xp=xp, axes=axes)
+    _check_terms(penalty, terms, wide, axes)
+    if axes.mask is None:
+        return xp.multiply(xp.sum(terms), component.coefficient / max(_count(terms.shape, axes), 1))
+    valid = penalty.terms_mask(axes.mask, xp=xp, axes=axes)
+    weighted = xp.multiply(terms, _mean_weight(valid, terms.shape, xp, axes))
+    return xp.multiply(xp.sum(xp.where(valid, weighted, 0.0)), component.coefficient)
+
+
+def _term_weight(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array | float:
+    """Return coefficient / n: a number, or with a mask an array that fits the terms."""
+    shape = component.penalty.terms_shape(tuple(x.shape), axes=axes)
+    if axes.mask is None:
+        return component.coefficient / max(_count(shape, axes), 1)
+    valid = component.penalty.terms_mask(axes.mask, xp=xp, axes=axes)
+    weight = xp.multiply(_mean_weight(valid, shape, xp, axes), component.coefficient)
+    return xp.where(valid, weight, 0.0)
+
+
+def _mean_weight(valid: Array, shape: tuple[int, ...], xp: Namespace, axes: Axes) -> Array:
+    """Return 1 / (number of valid terms averaged) per position, 0 where there is none."""
+    full = tuple(int(n) if i in axes.averaged else int(m) for i, (n, m) in enumerate(zip(shape, valid.shape, strict=True)))
+    counted = xp.sum(xp.cast(xp.broadcast_to(valid, full), "float64"), axes.averaged)
+    return xp.where(counted == 0, 0.0, xp.reciprocal(xp.where(counted == 0, 1.0, counted)))
+
+
+def _blank(x: Array, axes: Axes, xp: Namespace) -> Array:
+    return x if axes.mask is None else xp.where(axes.mask, x, 0.0)
+
+
+def _count(shape: tuple[int, ...], axes: Axes) -> int:
+    count = 1
+    for index in axes.averaged:
+        count *= int(shape[index])
+    return count
+
+
+def _check_terms(penalty: Any, terms: Array, x: Array, axes: Axes) -> None:
+    expected = penalty.terms_shape(tuple(x.shape), axes=axes)
+    got = tuple(terms.shape) if hasattr(terms, "shape") else type(terms).__name__
+    if got != tuple(expected):
+        raise SpecError(
+            f"{type(penalty).__name__}.terms returned {got} for x of shape {tuple(x.shape)}; expected {tuple(expected)}. "
+            "Terms keep every axis of x (size 1 where one is reduced); arspec does the summing."
+        )
+
+
+# Blocks: in eager frameworks an elementwise penalty works on pieces that stay in cache.
+# The tree over rows below adds in the order of `Namespace.halve`, so the bits are the same.
+
+
+def _works_in_blocks(penalty: Any, x: Array, axes: Axes, xp: Namespace) -> bool:
+    block = xp.block_size(x)
+    return (
+        block is not None
+        and axes.mask is None
+        and _size(x) > block
+        and all(component.penalty.elementwise for component in components(penalty))
+    )
+
+
+def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
+    block = power_of_two_below(int(xp.block_size(flat) or 1) + 1)
+    rows = -(-_size(flat) // block)
+
+    def tree(first: int, step: int) -> Array:
+        if first + step >= rows:
+            row = cut(flat, 0, first * block, min((first + 1) * block, _size(flat)))
+            return penalty.terms(xp.lift(row), xp=xp, axes=axes)
+        low, high = tree(first, 2 * step), tree(first + step, 2 * step)
+        if high.shape == low.shape:
+            return low + high
+        return xp.concat([low[: high.shape[0]] + high, low[high.shape[0] :]], 0)
+
+    return xp.sum(tree(0, 1))
+
+
+def _blocked_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
+    block = int(xp.block_size(x) or 1)
+    flat, dtype = xp.reshape(x, (-1,)), xp.dtype_name(x)
+    weights = [(c.penalty, c.coefficient / max(_count(x.shape, axes), 1)) for c in components(penalty)]
+    if upstream is not None:
+        weights = [(p, xp.multiply(upstream, w)) for p, w in weights]
+    out = xp.zeros(flat, tuple(flat.shape))
+    for start in range(0, _size(flat), block):
+        row = xp.lift(cut(flat, 0, start, start + block))
+        parts = [p.terms_gradient(row, weight, xp=xp, axes=axes) for p, weight in weights]
+        out[start : start + block] = xp.lower(sum(parts[1:], start=parts[0]), dtype)
+    return xp.reshape(out, tuple(x.shape))
+
+
+def _size(x: Array) -> int:
+    size = 1
+    for n in x.shape:
+        size *= int(n)
+    return size
+

@@ -1,0 +1,75 @@
+"""The definition itself at hand: value and gradient in NumPy."""
+
+from typing import Any
+
+import numpy as np
+
+from arspec import _evaluate
+from arspec._axes import Axes, resolve_axes
+from arspec._errors import SpecError
+from arspec._namespace import NumpyNamespace
+from arspec.penalties._base import is_penalty
+
+_NUMPY = NumpyNamespace()
+
+
+def value(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> np.floating[Any]:
+    """Evaluate a penalty: coefficient · Σ over kept axes (mean over `mean_over` of terms).
+
+    Parameters
+    ----------
+    penalty : such as `L1(1e-4)`, or a sum of penalties.
+    x : array of float16, bfloat16, float32 or float64, of any shape.
+    axes : names of the axes of x, such as "batch time feature"; by default the
+        channels-last names of its rank.
+    mean_over : axes averaged over (every other axis is summed), or "sum" (the default),
+        "batchmean" or "mean".
+    mask : boolean array over the leading axes of x, true where x is valid. A mean divides
+        by the number of valid positions.
+
+    Returns
+    -------
+    A NumPy scalar: float64 for a float64 x (a Python float), else float32. It is computed
+    in float64 and rounded once. Empty or fully masked x: 0.
+
+    Raises
+    ------
+    SpecError: x is not floating point, or a name, a shape or the mask does not fit.
+    UnsupportedError: x is complex.
+
+    Example
+    -------
+    >>> import arspec as ar, numpy as np
+    >>> print(ar.value(ar.L1(1e-4), np.ones((30, 500)), mean_over=("batch",)))
+    0.05
+    """
+    array, resolved = _prepare(penalty, x, axes, mean_over, mask)
+    with np.errstate(all="ignore"):
+        return _evaluate.value(penalty, array, xp=_NUMPY, axes=resolved)[()]
+
+
+def gradient(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> np.ndarray:
+    """Evaluate d value / d x; parameters and errors as for `value`.
+
+    Returns
+    -------
+    An array with the shape and dtype of x. At a kink it holds the value that the penalty's
+    documentation names; masked positions hold 0, even where x is NaN.
+
+    Example
+    -------
+    >>> import arspec as ar, numpy as np
+    >>> ar.gradient(ar.L1(1.0), np.array([[-2.0, 0.0], [0.5, 3.0]]), mean_over=("batch",))
+    array([[-0.5,  0. ],
+           [ 0.5,  0.5]])
+    """
+    array, resolved = _prepare(penalty, x, axes, mean_over, mask)
+    with np.errstate(all="ignore"):
+        return np.asarray(_evaluate.gradient(penalty, array, xp=_NUMPY, axes=resolved))
+
+
+def _prepare(penalty: Any, x: Any, axes: Any, mean_over: Any, mask: Any) -> tuple[np.ndarray, Axes]:
+    array = np.asarray(x)
+    resolved = _evaluate.prepare(penalty, array, xp=_NUMPY, axes=axes, mean_over=mean_over)
+    given = None if mask is None else np.asarray(mask)
+    return array, _evaluate.with_mask(resolved, given, array, _NUMPY)

@@ -1,0 +1,59 @@
+"""Rule: one penalty at one place."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from arspec._axes import MEAN, MeanOver, parse_mean_over
+from arspec._errors import SpecError, unknown
+from arspec._placements import PLACEMENTS, default_mean_over
+from arspec.penalties._base import Penalty, is_penalty
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Apply `penalty` to the tensor at `placement` of every layer that `layer` names.
+
+    Parameters
+    ----------
+    penalty : such as `L1(1e-4)`, or a sum of penalties.
+    layer : path of a layer, such as "encoder/0", or a glob: "*" stands for one part of a
+        path, "**" for any number of parts. "." separates parts as well as "/".
+    placement : "pre_activation", "output", "kernel" or "bias".
+    mean_over : axes averaged over (every other axis is summed), or "sum", "batchmean",
+        "mean". None stands for ("batch",) at an activation and () at a parameter.
+
+    Raises
+    ------
+    SpecError: an argument is not one of these.
+
+    Example
+    -------
+    >>> import arspec as ar
+    >>> ar.Rule(ar.L1(1e-4), layer="hidden", placement="output").mean_over
+    ('batch',)
+    """
+
+    penalty: Penalty
+    layer: str
+    placement: str
+    mean_over: MeanOver = None  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, penalty: Penalty, *, layer: str, placement: str, mean_over: Any = None) -> None:
+        if not is_penalty(penalty):
+            raise SpecError(f"penalty={penalty!r}; expected a penalty such as L1(1e-4).")
+        if not isinstance(layer, str) or not layer.strip("./ "):
+            raise SpecError(f"layer={layer!r}; expected the path of a layer or a glob, such as 'hidden' or '**'.")
+        if placement not in PLACEMENTS:
+            raise unknown("placement", placement, PLACEMENTS)
+        parsed = default_mean_over(placement) if mean_over is None else parse_mean_over(mean_over)
+        for name, value in (("penalty", penalty), ("layer", layer), ("placement", placement), ("mean_over", parsed)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def key(self) -> str:
+        """The part of a loss's name that does not depend on the layer: placement/penalty."""
+        return f"{self.placement}/{self.penalty.name}"
+
+    def mean_over_document(self) -> list[str] | str:
+        """Return `mean_over` as JSON writes it."""
+        return MEAN if isinstance(self.mean_over, str) else list(self.mean_over)

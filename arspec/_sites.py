@@ -1,0 +1,168 @@
+"""Sites: which rule of a Spec applies to which tensor of a model.
+
+An adapter lists the layers it found (`Layer`); `match_sites` decides, once for all
+frameworks, which rules meet which layers and what is an error.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from arspec._errors import SpecError, UnsupportedError, did_you_mean
+from arspec._rule import Rule
+from arspec._spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a model as an adapter sees it.
+
+    Attributes
+    ----------
+    path : where it lives, with "/" between the parts.
+    kind : its class, for messages.
+    placements : for each placement it can serve, the framework's name of the tensor.
+    refused : for each placement it cannot serve, the reason and the cure.
+    in_globs : whether a pattern meets its activations; a layer without parameters (an
+        activation function, a dropout) is met only by its full path, so that a network
+        written as Linear, ReLU counts as often as one Dense(activation="relu").
+    """
+
+    path: str
+    kind: str
+    placements: Mapping[str, str]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    in_globs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One rule at one tensor.
+
+    Attributes
+    ----------
+    key : the unique name of its loss, such as "hidden/pre_activation/l1".
+    rule : the rule.
+    layer : path of the layer.
+    tensor : the framework's name of the tensor.
+    shape, value : what the last forward pass saw, or None before it.
+    """
+
+    key: str
+    rule: Rule
+    layer: str
+    tensor: str
+    shape: tuple[int, ...] | None = None
+    value: float | None = None
+
+
+class Sites(Sequence[Site]):
+    """The sites of an attached model; prints as a table."""
+
+    def __init__(self, sites: Iterable[Site]) -> None:
+        self._sites = tuple(sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._sites[index]
+
+    def __repr__(self) -> str:
+        rows = [("rule", "layer", "tensor", "shape", "mean over", "value")]
+        for site in self._sites:
+            mean_over = site.rule.mean_over_document()
+            rows.append(
+                (
+                    site.rule.key,
+                    site.layer,
+                    site.tensor,
+                    "-" if site.shape is None else "×".join(map(str, site.shape)) or "scalar",
+                    mean_over if isinstance(mean_over, str) else ", ".join(mean_over) or "(sum)",
+                    "-" if site.value is None else f"{site.value:.6g}",
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def with_results(self, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, float]) -> "Sites":
+        """Return the sites with the shapes and values of a forward pass, by key."""
+        return Sites(replace(site, shape=shapes.get(site.key), value=values.get(site.key)) for site in self)
+
+
+def match_sites(spec: Spec, layers: Sequence[Layer]) -> Sites:
+    """Find the sites of every rule.
+
+    Raises
+    ------
+    SpecError: a rule matches no layer, or no matched layer has the placement.
+    UnsupportedError: a matched layer has the placement, but the adapter cannot serve it.
+    """
+    if not isinstance(spec, Spec):
+        raise SpecError(f"spec={spec!r}; expected a Spec, such as Spec([Rule(...)]) or load('spec.json').")
+    found = [(rule, layer) for rule in spec.rules for layer in _matched_layers(rule, layers)]
+    taken: Counter[str] = Counter()
+    sites = []
+    for rule, layer in found:
+        name = f"{layer.path}/{rule.key}"
+        taken[name] += 1
+        key = name if taken[name] == 1 else f"{name}#{taken[name]}"
+        sites.append(Site(key, rule, layer.path, layer.placements[rule.placement]))
+    return Sites(sites)
+
+
+def _matched_layers(rule: Rule, layers: Sequence[Layer]) -> list[Layer]:
+    pattern = _pattern(rule.layer)
+    exact = [layer for layer in layers if _parts(layer.path) == _parts(rule.layer)]
+    named = exact or [layer for layer in layers if pattern.fullmatch("/".join(_parts(layer.path)))]
+    if not named:
+        paths = [layer.path for layer in layers]
+        raise SpecError(
+            f"the rule {rule.key} matches no layer: layer={rule.layer!r}; "
+            f"the model has {_some(paths)}.{did_you_mean(rule.layer, paths)}"
+        )
+    met = [layer for layer in named if exact or layer.in_globs]
+    for layer in met:
+        if rule.placement in layer.refused:
+            raise UnsupportedError(f"layer {layer.path!r} ({layer.kind}), {rule.placement}: {layer.refused[rule.placement]}")
+    served = [layer for layer in met if rule.placement in layer.placements]
+    if not served:
+        offers = sorted({placement for layer in named for placement in layer.placements})
+        who = f"layer {named[0].path!r} ({named[0].kind})" if len(named) == 1 else f"none of {_some([x.path for x in named])}"
+        verb = "has no" if len(named) == 1 else "has the"
+        raise SpecError(
+            f"the rule {rule.key} matches nothing: {who} {verb} placement {rule.placement!r}; "
+            f"there is {_some(offers) if offers else 'none that can be named'}."
+        )
+    return served
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in re.split(r"[./]", path) if part]
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """Translate "*" to one part of a path and "**" to any number of parts, none included."""
+    text = ""
+    for part in _parts(glob):
+        if part == "**":
+            text += r"(?:[^/]+/)*"
+        else:
+            text += "".join("[^/]*" if c == "*" else "[^/]" if c == "?" else re.escape(c) for c in part) + "/"
+    return re.compile(text[:-1] if not text.endswith("*") else text.removesuffix(r"(?:[^/]+/)*") + r"(?:[^/]+/)*[^/]+")
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    listed = ", ".join(repr(name) for name in names[:limit])
+    return listed + (f" and {len(names) - limit} more" if len(names) > limit else "") if names else "no layers"
+
+
+def unfired(missing: Iterable[Site]) -> SpecError:
+    """Build the error for sites whose layer did not run in a forward pass."""
+    names = _some([site.key for site in missing])
+    return SpecError(
+        f"{names} never fired: the layer did not run in the last forward pass, so the penalty would be "
+        "silently missing. Run the whole model before asking for losses, or drop the rule."
+    )

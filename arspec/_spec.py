@@ -1,0 +1,204 @@
+"""Spec: a list of rules, and its JSON document."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arspec._errors import SpecError, did_you_mean, unknown
+from arspec._placements import PLACEMENTS
+from arspec._rule import Rule
+from arspec.penalties import _base
+
+SPEC_VERSION = "2026.1"
+_RULE_KEYS = ("penalty", "layer", "placement", "mean_over")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """An ordered list of rules; the whole regularization of a model.
+
+    Parameters
+    ----------
+    rules : any iterable of `Rule`; an empty one means no regularization.
+
+    Example
+    -------
+    >>> import arspec as ar
+    >>> spec = ar.Spec([ar.Rule(ar.L2(1e-3), layer="**", placement="kernel")])
+    >>> ar.Spec.from_json(spec.to_json()) == spec
+    True
+    """
+
+    rules: tuple[Rule, ...]
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        if isinstance(rules, Rule) or not isinstance(rules, Iterable):
+            raise SpecError(f"rules={rules!r}; expected a list of rules.")
+        listed = tuple(rules)
+        for index, rule in enumerate(listed):
+            if not isinstance(rule, Rule):
+                raise SpecError(f"rules[{index}] is {rule!r}; expected a Rule.")
+        object.__setattr__(self, "rules", listed)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the JSON document as plain dicts and lists."""
+        rules = [
+            {
+                "penalty": _base.to_document(rule.penalty),
+                "layer": rule.layer,
+                "placement": rule.placement,
+                "mean_over": rule.mean_over_document(),
+            }
+            for rule in self.rules
+        ]
+        return {"arspec": SPEC_VERSION, "rules": rules}
+
+    def to_json(self) -> str:
+        """Return the JSON text; numbers round-trip to the bit."""
+        return json.dumps(self.to_document(), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_document(cls, document: Any) -> "Spec":
+        """Build a Spec from parsed JSON.
+
+        Raises
+        ------
+        SpecError: names the path in the document, what stood there and what is allowed.
+        """
+        with at("document"):
+            _require_object(document)
+            if "arspec" not in document:
+                keys = ", ".join(map(repr, list(document)[:5])) or "none"
+                raise SpecError(f"this is not an arspec document: it has no key 'arspec' (its keys: {keys}).")
+            _require_keys(document, required=("arspec", "rules"), allowed=("arspec", "rules"))
+        with at("arspec"):
+            if document["arspec"] != SPEC_VERSION:
+                raise SpecError(f"spec version {document['arspec']!r}; this arspec reads {SPEC_VERSION!r}.")
+        with at("rules"):
+            if not isinstance(document["rules"], list):
+                raise SpecError(f"got {_shown(document['rules'])}; expected a list.")
+        return cls(_read_rule(rule, f"rules[{index}]") for index, rule in enumerate(document["rules"]))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Spec":
+        """Build a Spec from JSON text; errors as `from_document`, and for broken JSON."""
+        return cls.from_document(_parse(text))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the JSON text to `path`, all of it or nothing."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(self.to_json(), encoding="utf-8")
+        partial.replace(target)
+
+
+def load(path: str | os.PathLike[str]) -> Spec:
+    """Read a Spec from a JSON file.
+
+    Raises
+    ------
+    SpecError: the file is truncated, is not JSON or is not an arspec document; the text
+        names the file and the place in it.
+    FileNotFoundError: there is no such file.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not a text file ({error.reason} at byte {error.start}); expected JSON.") from None
+    with at(str(path)):
+        return Spec.from_json(text)
+
+
+@contextmanager
+def at(path: str) -> Iterator[None]:
+    """Prefix the text of a SpecError with the place in the document."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def _read_rule(document: Any, path: str) -> Rule:
+    with at(path):
+        _require_object(document)
+        _require_keys(document, required=_RULE_KEYS[:3], allowed=_RULE_KEYS)
+    penalty = _read_penalty(document["penalty"], f"{path}.penalty")
+    with at(f"{path}.placement"):
+        if document["placement"] not in PLACEMENTS:
+            raise unknown("placement", document["placement"], PLACEMENTS)
+    with at(path):
+        return Rule(
+            penalty, layer=document["layer"], placement=document["placement"], mean_over=document.get("mean_over")
+        )
+
+
+def _read_penalty(document: Any, path: str) -> _base.Penalty:
+    with at(path):
+        _require_object(document)
+        if "name" not in document:
+            raise SpecError("no key 'name'; expected one such as {\"name\": \"l1\", \"coefficient\": 0.0001}.")
+        if document["name"] == _base.Sum.name:
+            _require_keys(document, required=("name", "summands"), allowed=("name", "summands"))
+            return _read_sum(document["summands"], f"{path}.summands")
+        required, allowed = _base.parameter_names(document["name"])
+        _require_keys(document, required=("name", *required), allowed=("name", *allowed))
+        return _base.from_parameters(document)
+
+
+def _read_sum(document: Any, path: str) -> _base.Sum:
+    if not isinstance(document, list):
+        raise SpecError(f"summands: got {_shown(document)}; expected a list.")
+    summands = []
+    for index, part in enumerate(document):
+        _require_object(part)
+        _require_keys(part, required=("factor", "penalty"), allowed=("factor", "penalty"))
+        summands.append((part["factor"], _read_penalty(part["penalty"], f"summands[{index}].penalty")))
+    return _base.Sum(tuple(summands))
+
+
+def _require_object(document: Any) -> None:
+    if not isinstance(document, Mapping):
+        raise SpecError(f"got {_shown(document)}; expected an object.")
+
+
+def _require_keys(document: Mapping[str, Any], *, required: Iterable[str], allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    for key in document:
+        if key not in names:
+            raise SpecError(f"unknown key {key!r}; allowed: {', '.join(names)}.{did_you_mean(key, names)}")
+    for key in required:
+        if key not in document:
+            raise SpecError(f"no key {key!r}; expected {', '.join(names)}.")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        raise SpecError(
+            f"broken or truncated JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
+    except RecursionError:
+        raise SpecError("the JSON is nested too deeply for an arspec document.") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise SpecError(f"the number {name} is not JSON; expected a finite number.")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SpecError(f"the key {twice!r} stands twice in one object.")
+    return document
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,156 @@
+"""What every penalty has in common: composition, components, and its registration by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from arspec._axes import Axes
+from arspec._errors import SpecError, require_number, unknown
+from arspec._namespace import Array, Namespace
+
+
+class Component(NamedTuple):
+    """One simple penalty with the coefficient it carries inside a composition."""
+
+    coefficient: float
+    penalty: Any
+
+
+class Penalty:
+    """A function of tensors that *is* its equation: value = coefficient · Σ mean terms(x).
+
+    A subclass is a frozen dataclass whose fields are its parameters. It defines `terms`
+    and `terms_gradient` in float64 over the namespace `xp`, and nothing else, unless its
+    terms do not line up one to one with x (`elementwise = False`).
+    """
+
+    __slots__ = ()
+    name: ClassVar[str]
+    elementwise: ClassVar[bool] = True
+
+    def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
+        """Return the terms, with every axis of x (size 1 where one is reduced)."""
+        raise NotImplementedError
+
+    def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
+        """Return the gradient of Σ weight · terms(x) with respect to x."""
+        raise NotImplementedError
+
+    def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
+        """Return the shape of the terms for x of `shape`."""
+        return shape
+
+    def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
+        """Return which terms are valid, given which positions of x are."""
+        return mask
+
+    def __add__(self, other: object) -> "Sum":
+        if not isinstance(other, Penalty):
+            return NotImplemented
+        return Sum(_summands(self) + _summands(other))
+
+    def __mul__(self, factor: float) -> "Sum":
+        if isinstance(factor, Penalty):
+            raise SpecError("penalties can be added and scaled, not multiplied with each other.")
+        number = require_number("a penalty", "factor", factor)
+        return Sum(tuple((number * old, penalty) for old, penalty in _summands(self)))
+
+    __rmul__ = __mul__
+
+
+PenaltyClass = TypeVar("PenaltyClass", bound=type[Penalty])
+
+
+def validated(owner: Penalty, *, positive: tuple[str, ...] = (), non_negative: tuple[str, ...] = ()) -> None:
+    """Check number fields in `__post_init__` and store them as float (the float64 of Python)."""
+    for name in (*positive, *non_negative):
+        number = require_number(type(owner).__name__, name, getattr(owner, name), positive=name in positive)
+        object.__setattr__(owner, name, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum(Penalty):
+    """Σ factor_i · penalty_i, in the order written: what `a + b` and `k * a` make.
+
+    Parameters
+    ----------
+    summands : pairs (factor, penalty); factors are finite and >= 0, penalties are simple.
+
+    Example
+    -------
+    >>> import arspec as ar
+    >>> ar.L1(1e-4) + 0.5 * ar.L2(1e-3)
+    Sum(summands=((1.0, L1(coefficient=0.0001)), (0.5, L2(coefficient=0.001))))
+    """
+
+    name: ClassVar[str] = "sum"
+    summands: tuple[tuple[float, Penalty], ...]
+
+    def __post_init__(self) -> None:
+        flat: list[tuple[float, Penalty]] = []
+        for factor, penalty in self.summands:
+            if not is_penalty(penalty):
+                raise SpecError(f"Sum: {penalty!r} is not a penalty; expected one such as L1(1e-4).")
+            number = require_number("Sum", "factor", factor)
+            flat += [(number * old, simple) for old, simple in _summands(penalty)]
+        object.__setattr__(self, "summands", tuple(flat))
+
+
+def _summands(penalty: Any) -> tuple[tuple[float, Any], ...]:
+    return penalty.summands if isinstance(penalty, Sum) else ((1.0, penalty),)
+
+
+def is_penalty(candidate: object) -> bool:
+    """Return whether `candidate` can be evaluated: it has terms and their gradient, or is a Sum."""
+    return isinstance(candidate, Penalty)
+
+
+def components(penalty: Any) -> tuple[Component, ...]:
+    """Split a penalty into simple ones, each with the coefficient that multiplies its terms."""
+    return tuple(Component(factor * getattr(p, "coefficient", 1.0), p) for factor, p in _summands(penalty))
+
+
+# The registry is filled while this package is imported and by `register`; a name is bound once.
+
+_REGISTRY: dict[str, type[Penalty]] = {}
+
+
+def register(cls: PenaltyClass) -> PenaltyClass:
+    """Make a penalty class known by its `name`, so that JSON documents can hold it.
+
+    Raises
+    ------
+    SpecError: the name is taken by another class.
+    """
+    known = _REGISTRY.setdefault(cls.name, cls)
+    if known is not cls:
+        raise SpecError(f"the penalty name {cls.name!r} is taken by {known.__module__}.{known.__qualname__}.")
+    return cls
+
+
+def registered() -> dict[str, type[Penalty]]:
+    """Return the penalty classes that JSON documents may name."""
+    return dict(_REGISTRY)
+
+
+def to_document(penalty: Penalty) -> dict[str, Any]:
+    """Return the JSON form of a penalty: its name and its parameters."""
+    if isinstance(penalty, Sum):
+        parts = [{"factor": factor, "penalty": to_document(p)} for factor, p in penalty.summands]
+        return {"name": Sum.name, "summands": parts}
+    return {"name": penalty.name, **{f.name: getattr(penalty, f.name) for f in fields(penalty)}}  # pyright: ignore[reportArgumentType]
+
+
+def parameter_names(name: object) -> tuple[list[str], list[str]]:
+    """Return the required and the allowed parameters of the penalty called `name`."""
+    if not isinstance(name, str) or name not in _REGISTRY:
+        raise unknown("penalty", name, [*_REGISTRY, Sum.name])
+    described = fields(_REGISTRY[name])  # pyright: ignore[reportArgumentType]
+    required = [f.name for f in described if f.default is MISSING]
+    return required, [f.name for f in described]
+
+
+def from_parameters(document: Mapping[str, Any]) -> Penalty:
+    """Build a simple penalty from its name and parameters, whose keys have been checked."""
+    cls: Callable[..., Penalty] = _REGISTRY[document["name"]]
+    return cls(**{key: value for key, value in document.items() if key != "name"})
