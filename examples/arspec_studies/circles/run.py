@@ -1,0 +1,196 @@
+"""Run the study in several frameworks at once, each in a process of its own.
+
+No framework is imported here, and one that fails or is missing does not stop the others.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from arspec_studies.circles.data import CONFIGURATIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """How one framework takes part.
+
+    Attributes
+    ----------
+    name : on the command line.
+    title : in tables.
+    modules : what must be importable.
+    seeds : networks per configuration, chosen so that the whole demo stays under three
+        minutes on two cores.
+    """
+
+    name: str
+    title: str
+    modules: tuple[str, ...]
+    seeds: int
+
+    @property
+    def command(self) -> list[str]:
+        """The command that runs this framework's worker, without its options."""
+        return [sys.executable, "-m", f"arspec_studies.circles.train_{self.name}"]
+
+    def missing(self) -> list[str]:
+        """Return the modules that are not installed, without importing any."""
+        return [module for module in self.modules if importlib.util.find_spec(module) is None]
+
+
+# The one that takes longest stands first, so that two cores finish together.
+FRAMEWORKS = {
+    "keras": Framework("keras", "Keras", ("keras",), seeds=5),
+    "torch": Framework("torch", "PyTorch", ("torch",), seeds=10),
+    "jax": Framework("jax", "JAX", ("jax", "flax", "optax"), seeds=30),
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one framework.
+
+    Attributes
+    ----------
+    framework : its name.
+    seeds : networks per configuration.
+    results : the worker's "result" events by configuration.
+    versions, note : from its "start" event.
+    error : why it did not finish, or None.
+    details : the end of what it wrote on standard error, where it failed.
+    seconds : wall-clock time.
+    """
+
+    framework: str
+    seeds: int
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+    error: str | None = None
+    details: str = ""
+    seconds: float = 0.0
+
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+def run(
+    frameworks: Sequence[Framework],
+    output: Path,
+    *,
+    epochs: int,
+    seeds: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    on_event: OnEvent = lambda framework, event: None,
+    processes: int | None = None,
+) -> dict[str, Outcome]:
+    """Run the workers, a few at a time, and collect what they say.
+
+    Parameters
+    ----------
+    frameworks : which ones, in the order in which they start.
+    output : folder that holds the shared weights and receives evidence and logs.
+    epochs : full-batch steps per network.
+    seeds : networks per configuration; None for each framework's own number.
+    environment : environment variables to add.
+    on_event : called with a framework's name and each of its events, from several threads.
+    processes : how many run at a time; by default one per CPU core.
+
+    Returns
+    -------
+    The outcome of every framework, by name, in the order given.
+    """
+    workers = max(1, min(processes or os.cpu_count() or 1, len(frameworks)))
+    running: list[subprocess.Popen[str]] = []
+    pool = ThreadPoolExecutor(workers)
+    try:
+        futures = {
+            framework.name: pool.submit(
+                _run_one, framework, output, epochs, seeds or framework.seeds, environment or {}, on_event, running
+            )
+            for framework in frameworks
+        }
+        return {name: future.result() for name, future in futures.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in running:
+            process.kill()
+
+
+def _run_one(
+    framework: Framework,
+    output: Path,
+    epochs: int,
+    seeds: int,
+    environment: Mapping[str, str],
+    on_event: OnEvent,
+    running: list[subprocess.Popen[str]],
+) -> Outcome:
+    outcome, started = Outcome(framework.name, seeds), time.monotonic()
+    if missing := framework.missing():
+        outcome.error = f"not installed: {', '.join(missing)}. Try: pip install 'arspec[{framework.name}]'"
+        return outcome
+    options = ["--seeds", str(seeds), "--epochs", str(epochs), "--output", str(output)]
+    log = output / f"{framework.name}.log"
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*framework.command, *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**worker_environment(), **environment},
+        )
+        running.append(process)
+        finished = _follow(process, outcome, on_event)
+        code = process.wait()
+    running.remove(process)
+    outcome.seconds = round(time.monotonic() - started, 1)
+    if code != 0 or not finished:
+        how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
+        outcome.error = how if code else "stopped before it was done"
+        outcome.details = "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:])
+    return outcome
+
+
+def _follow(process: subprocess.Popen[str], outcome: Outcome, on_event: OnEvent) -> bool:
+    """Read events until the stream ends; return whether the last one was "done"."""
+    finished = False
+    for line in process.stdout or ():
+        event = _parse(line)
+        if event is None:
+            continue
+        if event["event"] == "start":
+            outcome.versions, outcome.note = event["versions"], event["note"]
+        elif event["event"] == "result":
+            outcome.results[event["configuration"]] = event
+        finished = event["event"] == "done" and len(outcome.results) == len(CONFIGURATIONS)
+        on_event(outcome.framework, event)
+    return finished
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Return the event on a line, or None for whatever else a library prints."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a worker: the CPU, and one core each, since they run side by side."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+    return {**os.environ, **quiet, **cpu, **threads, "XLA_FLAGS": flags.strip()}
