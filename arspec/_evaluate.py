@@ -29,16 +29,26 @@ def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any)
     return resolve_axes(len(x.shape), axes, mean_over)
 
 
-def with_mask(axes: Axes, mask: Array | None, x: Array, xp: Namespace) -> Axes:
-    """Return `axes` that carry a boolean mask, given over the leading axes of `x`."""
+def expand_mask(mask: Array | None, x: Array, *, xp: Namespace) -> Array | None:
+    """Give a boolean mask over the leading axes of `x` the rank of `x`."""
     if mask is None:
-        return axes
+        return None
     if xp.dtype_name(mask) != "bool":
         raise SpecError(f"mask has dtype {xp.dtype_name(mask)}; expected bool, true where x is valid.")
     given, shape = tuple(mask.shape), tuple(x.shape)
-    if len(given) > len(shape) or any(m not in (1, n) for m, n in zip(given, shape, strict=False)):
+    if len(given) > len(shape) or any(None not in (m, n) and m not in (1, n) for m, n in zip(given, shape, strict=False)):
         raise SpecError(f"mask has shape {given}; expected the leading axes of x, whose shape is {shape}.")
-    return replace(axes, mask=xp.reshape(mask, given + (1,) * (len(shape) - len(given))))
+    return xp.reshape(mask, xp.shape(mask) + (1,) * (len(shape) - len(given)))
+
+
+def attach_mask(axes: Axes, mask: Array | None) -> Axes:
+    """Return `axes` that carry a mask of the rank of x."""
+    return axes if mask is None else replace(axes, mask=mask)
+
+
+def with_mask(axes: Axes, mask: Array | None, x: Array, xp: Namespace) -> Axes:
+    """Expand a mask to the rank of `x` and attach it to the axes."""
+    return attach_mask(axes, expand_mask(mask, x, xp=xp))
 
 
 def value_dtype(x: Array, xp: Namespace) -> str:
@@ -60,18 +70,23 @@ def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Name
     upstream = None if cotangent is None else xp.cast(cotangent, "float64")
     if _works_in_blocks(penalty, x, axes, xp):
         return _blocked_gradient(penalty, x, upstream, xp, axes)
-    return xp.lower(_wide_gradient(penalty, xp.lift(x), upstream, xp, axes), xp.dtype_name(x))
+    return xp.lower(_wide_gradient(penalty, x, upstream, xp, axes), xp.dtype_name(x))
+
+
+def wide_gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Namespace, axes: Axes) -> Array:
+    """Return the gradient in float64, before rounding: what second derivatives differentiate."""
+    return _wide_gradient(penalty, x, None if cotangent is None else xp.cast(cotangent, "float64"), xp, axes)
 
 
 def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
-    x = _blank(x, axes, xp)
+    x = _blank(xp.lift(x), axes, xp)
     total = None
     for component in components(penalty):
         weight = _term_weight(component, x, xp, axes)
         weight = weight if upstream is None else xp.multiply(upstream, weight)
         part = component.penalty.terms_gradient(x, weight, xp=xp, axes=axes)
         total = part if total is None else total + part
-    total = xp.broadcast_to(total, tuple(x.shape))
+    total = xp.broadcast_to(total, xp.shape(x))
     return xp.guard(total if axes.mask is None else xp.where(axes.mask, total, 0.0))
 
 
@@ -79,22 +94,22 @@ def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) 
     penalty = component.penalty
     if _works_in_blocks(penalty, x, axes, xp):
         summed = _blocked_sum(penalty, xp.reshape(x, (-1,)), xp, axes)
-        return xp.multiply(summed, component.coefficient / max(_count(x.shape, axes), 1))
+        return xp.multiply(summed, xp.share(component.coefficient, _count(xp.shape(x), axes)))
     wide = _blank(xp.lift(x), axes, xp)
     terms = penalty.terms(wide, xp=xp, axes=axes)
     _check_terms(penalty, terms, wide, axes)
     if axes.mask is None:
-        return xp.multiply(xp.sum(terms), component.coefficient / max(_count(terms.shape, axes), 1))
+        return xp.multiply(xp.sum(terms), xp.share(component.coefficient, _count(xp.shape(terms), axes)))
     valid = penalty.terms_mask(axes.mask, xp=xp, axes=axes)
-    weighted = xp.multiply(terms, _mean_weight(valid, terms.shape, xp, axes))
+    weighted = xp.multiply(terms, _mean_weight(valid, xp.shape(terms), xp, axes))
     return xp.multiply(xp.sum(xp.where(valid, weighted, 0.0)), component.coefficient)
 
 
 def _term_weight(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array | float:
     """Return coefficient / n: a number, or with a mask an array that fits the terms."""
-    shape = component.penalty.terms_shape(tuple(x.shape), axes=axes)
+    shape = component.penalty.terms_shape(xp.shape(x), axes=axes)
     if axes.mask is None:
-        return component.coefficient / max(_count(shape, axes), 1)
+        return xp.share(component.coefficient, _count(shape, axes))
     valid = component.penalty.terms_mask(axes.mask, xp=xp, axes=axes)
     weight = xp.multiply(_mean_weight(valid, shape, xp, axes), component.coefficient)
     return xp.where(valid, weight, 0.0)
@@ -102,7 +117,8 @@ def _term_weight(component: Component, x: Array, xp: Namespace, axes: Axes) -> A
 
 def _mean_weight(valid: Array, shape: tuple[int, ...], xp: Namespace, axes: Axes) -> Array:
     """Return 1 / (number of valid terms averaged) per position, 0 where there is none."""
-    full = tuple(int(n) if i in axes.averaged else int(m) for i, (n, m) in enumerate(zip(shape, valid.shape, strict=True)))
+    sizes = enumerate(zip(shape, xp.shape(valid), strict=True))
+    full = tuple(n if i in axes.averaged else m for i, (n, m) in sizes)
     counted = xp.sum(xp.cast(xp.broadcast_to(valid, full), "float64"), axes.averaged)
     return xp.where(counted == 0, 0.0, xp.reciprocal(xp.where(counted == 0, 1.0, counted)))
 
@@ -111,10 +127,10 @@ def _blank(x: Array, axes: Axes, xp: Namespace) -> Array:
     return x if axes.mask is None else xp.where(axes.mask, x, 0.0)
 
 
-def _count(shape: tuple[int, ...], axes: Axes) -> int:
+def _count(shape: tuple[Any, ...], axes: Axes) -> Any:
     count = 1
     for index in axes.averaged:
-        count *= int(shape[index])
+        count *= shape[index]
     return count
 
 
@@ -161,7 +177,7 @@ def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
 def _blocked_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
     block = int(xp.block_size(x) or 1)
     flat, dtype = xp.reshape(x, (-1,)), xp.dtype_name(x)
-    weights = [(c.penalty, c.coefficient / max(_count(x.shape, axes), 1)) for c in components(penalty)]
+    weights = [(c.penalty, xp.share(c.coefficient, _count(xp.shape(x), axes))) for c in components(penalty)]
     if upstream is not None:
         weights = [(p, xp.multiply(upstream, w)) for p, w in weights]
     out = xp.zeros(flat, tuple(flat.shape))

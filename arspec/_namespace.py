@@ -42,6 +42,14 @@ class Namespace:
         """Elements to work on at a time where that is faster, else None (R12)."""
         return None
 
+    def shape(self, x: Array) -> tuple[Any, ...]:
+        """Return the sizes of `x`; an engine may give a scalar array for one known only at run time."""
+        return tuple(x.shape)
+
+    def share(self, coefficient: float, count: Any) -> Array | float:
+        """Return coefficient / count in float64, and coefficient where there is nothing to count."""
+        return coefficient / max(count, 1)
+
     def zeros(self, like: Array, shape: tuple[int, ...]) -> Array:
         """Zeros of `shape` with the dtype and device of `like`."""
         return self.lib.zeros_like(like, shape=shape)

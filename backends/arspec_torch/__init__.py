@@ -1,0 +1,3 @@
+"""arspec for PyTorch: penalties on tensors and on any nn.Module."""
+
+from arspec_torch._engine import value as value

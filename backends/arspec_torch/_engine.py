@@ -1,0 +1,169 @@
+"""The torch tensor engine: the core's namespace over torch, and its custom gradient.
+
+`value` turns any penalty into a differentiable scalar. The forward pass is the core's
+value, the backward pass is the core's gradient; autograd never differentiates a formula
+except for second derivatives, where it differentiates the core's gradient.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arspec import UnsupportedError, _evaluate
+from arspec._axes import Axes
+from arspec._namespace import BLOCK, Namespace
+from arspec.penalties import Penalty
+
+
+class TorchNamespace(Namespace):
+    """Hardened operations on torch tensors, eager, compiled, and under torch.func."""
+
+    lib = torch
+    mutable_arrays = True
+
+    def dtype_name(self, x: Tensor) -> str:
+        return str(x.dtype).removeprefix("torch.")
+
+    def cast(self, x: Tensor | float, dtype: str) -> Tensor:
+        return torch.as_tensor(x).to(getattr(torch, dtype))
+
+    def guard(self, product: Tensor) -> Tensor:
+        # Eager kernels do one operation each; inductor's Triton kernels may fuse.
+        return torch.where(product == product, product, torch.nan) if torch.compiler.is_compiling() else product
+
+    def block_size(self, x: Tensor) -> int | None:
+        return None if torch.compiler.is_compiling() or x.device.type != "cpu" else BLOCK
+
+    def zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return like.new_zeros(shape)
+
+    def concat(self, parts: list[Tensor], axis: int) -> Tensor:
+        return torch.cat(parts, dim=axis)
+
+    def flush(self, x: Tensor, smallest: float) -> Tensor:
+        # One kernel instead of three; hardshrink keeps |x| > bound and NaN.
+        bound = smallest * (1 - 2.0**-53)
+        return torch.nn.functional.hardshrink(x, bound)
+
+
+XP = TorchNamespace()
+
+
+class _Value(torch.autograd.Function):
+    """Forward: the penalty of x. Backward: its gradient, itself differentiable."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, mask: Tensor | None, penalty: Penalty, axes: Axes) -> Tensor:
+        return _evaluate.value(penalty, x, xp=XP, axes=_evaluate.attach_mask(axes, mask))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, mask, ctx.penalty, ctx.axes = inputs
+        ctx.save_for_backward(x, mask)
+        ctx.save_for_forward(x, mask)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask = ctx.saved_tensors
+        return _apply(_Gradient, x, mask, cotangent, ctx.penalty, ctx.axes), None, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """Forward: cotangent · d penalty / d x. Backward: autograd of the core's gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, mask: Tensor | None, cotangent: Tensor, penalty: Penalty, axes: Axes) -> Tensor:
+        return _evaluate.gradient(penalty, x, cotangent, xp=XP, axes=_evaluate.attach_mask(axes, mask))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, mask, cotangent, ctx.penalty, ctx.axes = inputs
+        ctx.save_for_backward(x, mask, cotangent)
+        ctx.save_for_forward(x, mask, cotangent)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask, cotangent = ctx.saved_tensors
+        _, pull_back = torch.func.vjp(_wide_gradient(ctx, mask), x, cotangent)
+        of_x, of_cotangent = pull_back(upstream.to(torch.float64))
+        return of_x, None, of_cotangent, None, None
+
+
+# torch.compile refuses a Function that has a `jvp`, and forward mode needs one: hence twins.
+
+
+class _ForwardModeValue(_Value):
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        x, mask = ctx.saved_tensors
+        axes = _evaluate.attach_mask(ctx.axes, mask)
+        along = _evaluate.wide_gradient(ctx.penalty, x, xp=XP, axes=axes) * tangent.to(torch.float64)
+        return along.sum().to(getattr(torch, _evaluate.value_dtype(x, XP)))
+
+
+class _ForwardModeGradient(_Gradient):
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, _: None, of_cotangent: Tensor | None, *__: None) -> Tensor:
+        x, mask, cotangent = ctx.saved_tensors
+        given = ((x, of_x), (cotangent, of_cotangent))
+        tangents = tuple(torch.zeros_like(primal) if tangent is None else tangent for primal, tangent in given)
+        return torch.func.jvp(_wide_gradient(ctx, mask), (x, cotangent), tangents)[1].to(x.dtype)
+
+
+_FORWARD_MODE = {_Value: _ForwardModeValue, _Gradient: _ForwardModeGradient}
+
+
+def _apply(function: type[_Value] | type[_Gradient], *arguments: Any) -> Tensor:
+    chosen = function if torch.compiler.is_compiling() else _FORWARD_MODE[function]
+    return chosen.apply(*arguments)  # pyright: ignore[reportReturnType]
+
+
+def _wide_gradient(ctx: Any, mask: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+    axes = _evaluate.attach_mask(ctx.axes, mask)
+    return lambda x, cotangent: _evaluate.wide_gradient(ctx.penalty, x, cotangent, xp=XP, axes=axes)
+
+
+def value(penalty: Penalty, x: Tensor, /, *, axes: Any = None, mean_over: Any = (), mask: Tensor | None = None) -> Tensor:
+    """Evaluate a penalty of a tensor as a differentiable scalar.
+
+    The arguments, the definition, the dtypes and the errors are those of `arspec.value`;
+    the number and its gradient have the same bits. Works eagerly, under torch.compile
+    (no graph break), torch.func, autocast and double backward.
+
+    Parameters
+    ----------
+    penalty : such as `arspec.L1(1e-4)`.
+    x : floating-point tensor of any shape.
+    axes, mean_over : as in `arspec.value`.
+    mask : boolean tensor over the leading axes of x, true where x is valid.
+
+    Returns
+    -------
+    A 0-d tensor on the device of x: float64 for float64, else float32.
+
+    Raises
+    ------
+    SpecError: x is not floating point, or a name, a shape or the mask does not fit.
+    UnsupportedError: x is complex, or on a device without float64 (MPS).
+
+    Example
+    -------
+    >>> import arspec, torch
+    >>> x = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    >>> value(arspec.L1(0.5), x).backward()
+    >>> x.grad
+    tensor([-0.5000,  0.0000,  0.5000])
+    """
+    if not isinstance(x, Tensor):
+        raise UnsupportedError(f"x is a {type(x).__name__}; expected a torch.Tensor. For NumPy call arspec.value.")
+    if x.device.type == "mps":
+        raise UnsupportedError("x is on MPS, which has no float64; move it to the CPU: x.to('cpu').")
+    resolved = _evaluate.prepare(penalty, x, xp=XP, axes=axes, mean_over=mean_over)
+    expanded = _evaluate.expand_mask(mask, x, xp=XP)
+    return _apply(_Value, x, expanded, penalty, resolved)
