@@ -1,0 +1,138 @@
+"""The TensorFlow tensor engine: the core's namespace over tf, and its custom gradient.
+
+`value` turns any penalty into a differentiable scalar. The forward pass is the core's
+value, the backward pass is the core's gradient; TensorFlow never differentiates a formula
+except for second derivatives, where it differentiates the core's gradient.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from arspec import SpecError, UnsupportedError, _evaluate
+from arspec._namespace import Namespace
+from arspec.penalties import Penalty
+from arspec_tensorflow._tree import halve_at_run_time
+
+
+class _Library:
+    """TensorFlow under the names that NumPy gives the operations."""
+
+    abs = staticmethod(tf.abs)
+    sign = staticmethod(tf.sign)
+
+
+class TensorFlowNamespace(Namespace):
+    """Hardened operations on tf tensors: eager, tf.function and XLA, static or unknown batch."""
+
+    lib = _Library
+
+    def dtype_name(self, x: tf.Tensor) -> str:
+        return x.dtype.name
+
+    def cast(self, x: tf.Tensor | float, dtype: str) -> tf.Tensor:
+        return tf.cast(x, dtype)
+
+    def guard(self, product: tf.Tensor | float) -> tf.Tensor | float:
+        if tf.executing_eagerly() or isinstance(product, float):
+            return product
+        return self.where(product == product, product, float("nan"))
+
+    def where(self, condition: tf.Tensor, x: tf.Tensor | float, y: tf.Tensor | float) -> tf.Tensor:
+        like = x if tf.is_tensor(x) else y
+        dtype = like.dtype if tf.is_tensor(like) else tf.float64
+        return tf.where(condition, tf.convert_to_tensor(x, dtype), tf.convert_to_tensor(y, dtype))
+
+    def shape(self, x: tf.Tensor) -> tuple[Any, ...]:
+        static = x.shape.as_list()
+        if None not in static:
+            return tuple(static)
+        sizes = tf.shape(x, out_type=tf.int64)
+        return tuple(sizes[i] if n is None else n for i, n in enumerate(static))
+
+    def share(self, coefficient: float, count: Any) -> tf.Tensor | float:
+        if not tf.is_tensor(count):
+            return super().share(coefficient, count)
+        # An opaque numerator and denominator: no compiler may multiply by a reciprocal (R3).
+        divisor = self.guard(tf.maximum(tf.cast(count, tf.float64), 1.0))
+        return self.guard(self.where(divisor == divisor, coefficient, divisor) / divisor)
+
+    def zeros(self, like: tf.Tensor, shape: tuple[Any, ...]) -> tf.Tensor:
+        return tf.zeros(shape, like.dtype)
+
+    def reshape(self, x: tf.Tensor, shape: tuple[Any, ...]) -> tf.Tensor:
+        return tf.reshape(x, shape)
+
+    def concat(self, parts: list[tf.Tensor], axis: int) -> tf.Tensor:
+        return tf.concat(parts, axis)
+
+    def broadcast_to(self, x: tf.Tensor, shape: tuple[Any, ...]) -> tf.Tensor:
+        return tf.broadcast_to(x, shape)
+
+    def halve(self, x: tf.Tensor, axis: int) -> tf.Tensor:
+        if None in x.shape.as_list() and x.shape[axis] in (None, 0):
+            return halve_at_run_time(x, axis)
+        return super().halve(x, axis)
+
+
+XP = TensorFlowNamespace()
+
+
+def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> tf.Tensor:
+    """Evaluate a penalty of a tensor as a differentiable scalar.
+
+    The arguments, the definition, the dtypes and the errors are those of `arspec.value`;
+    the number and its gradient have the same bits, eagerly, in a tf.function and under XLA
+    (`jit_compile=True`), also where a size of x is unknown while tracing. The gradient can
+    be differentiated again.
+
+    Parameters
+    ----------
+    penalty : such as `arspec.L1(1e-4)`.
+    x : tensor or variable of float16, bfloat16, float32 or float64, of known rank.
+    axes, mean_over : as in `arspec.value`.
+    mask : boolean tensor over the leading axes of x, true where x is valid.
+
+    Returns
+    -------
+    A 0-d tensor: float64 for a float64 x, else float32.
+
+    Raises
+    ------
+    SpecError: x is not floating point, or a name, a shape or the mask does not fit.
+    UnsupportedError: x is complex, sparse or ragged, or its rank is unknown.
+
+    Example
+    -------
+    >>> import arspec, tensorflow as tf
+    >>> x = tf.Variable([-2.0, 0.0, 3.0])
+    >>> with tf.GradientTape() as tape:
+    ...     loss = value(arspec.L1(0.5), x)
+    >>> tape.gradient(loss, x).numpy()
+    array([-0.5,  0. ,  0.5], dtype=float32)
+    """
+    tensor = _dense(x)
+    resolved = _evaluate.prepare(penalty, tensor, xp=XP, axes=axes, mean_over=mean_over)
+    given = None if mask is None else tf.convert_to_tensor(mask)
+    placed = _evaluate.with_mask(resolved, given, tensor, XP)
+
+    @tf.custom_gradient
+    def penalized(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def pull_back(cotangent: tf.Tensor) -> tf.Tensor:
+            return _evaluate.gradient(penalty, x, cotangent, xp=XP, axes=placed)
+
+        return _evaluate.value(penalty, x, xp=XP, axes=placed), pull_back
+
+    return penalized(tensor)
+
+
+def _dense(x: Any) -> tf.Tensor:
+    if isinstance(x, tf.SparseTensor | tf.RaggedTensor | tf.IndexedSlices):
+        raise UnsupportedError(f"x is a {type(x).__name__}; expected a dense tensor. For a ragged one give a mask.")
+    try:
+        tensor = tf.convert_to_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"x is a {type(x).__name__}, which is no tensor ({error}).") from None
+    if tensor.shape.rank is None:
+        raise UnsupportedError("x has an unknown rank; say it with tf.ensure_shape(x, [None, ...]).")
+    return tensor
