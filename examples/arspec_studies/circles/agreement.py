@@ -32,8 +32,10 @@ def gamma(n: int) -> float:
     return n * UNIT_ROUNDOFF / (1 - n * UNIT_ROUNDOFF)
 
 
-def write_weights(folder: Path) -> None:
-    """Save the weights, the points and the hidden tensors that every framework is given."""
+def prepare(folder: Path) -> None:
+    """Save the weights, points and hidden tensors that every framework is given; drop old evidence."""
+    for stale in folder.glob("evidence-*.npz"):
+        stale.unlink()
     rng = np.random.default_rng(2026)
     weights = {
         "hidden/kernel": rng.uniform(-0.1, 0.1, (2, HIDDEN)),
@@ -84,11 +86,11 @@ class Row:
     Attributes
     ----------
     framework, configuration, quantity : what is compared, such as "given/value".
-    elements : how many numbers.
+    elements : how many numbers; none of them agrees where dtype or shape is wrong.
     identical : how many of them have the same bits.
     difference : largest difference, relative to the largest magnitude of the reference.
     of_bound : largest difference as a fraction of the bound; 0 or inf where it is exact.
-    shown : the number itself, for a value.
+    shown, reference : the number itself and what the reference gives, for a value.
     """
 
     framework: str
@@ -99,6 +101,7 @@ class Row:
     difference: float
     of_bound: float
     shown: float | None = None
+    reference: float | None = None
 
     @property
     def exact(self) -> bool:
@@ -125,7 +128,8 @@ def compare(folder: Path, framework: str) -> list[Row]:
 
 def _row(framework: str, name: str, quantity: str, got: np.ndarray, reference: np.ndarray, bound: Any) -> Row:
     if got.shape != reference.shape or got.dtype != np.float32:
-        raise ValueError(f"{framework}, {name}, {quantity}: {got.dtype} {got.shape}, expected float32 {reference.shape}")
+        return Row(framework, name, quantity, reference.size, 0, float("inf"), float("inf"))
+    is_value = reference.shape == ()
     difference = np.abs(got.astype(np.float64) - reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         of_bound = np.where(difference == 0, 0.0, difference / bound)
@@ -137,7 +141,8 @@ def _row(framework: str, name: str, quantity: str, got: np.ndarray, reference: n
         int(np.sum(_bits(got) == _bits(reference))),
         float(difference.max() / max(np.abs(reference).max(), np.finfo(np.float32).tiny)),
         float(of_bound.max()),
-        float(got) if got.shape == () else None,
+        float(got) if is_value else None,
+        float(reference) if is_value else None,
     )
 
 

@@ -29,12 +29,14 @@ class Framework:
     modules : what must be importable.
     seeds : networks per configuration, chosen so that the whole demo stays under three
         minutes on two cores.
+    environment : variables its process needs.
     """
 
     name: str
     title: str
     modules: tuple[str, ...]
     seeds: int
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> list[str]:
@@ -46,12 +48,18 @@ class Framework:
         return [module for module in self.modules if importlib.util.find_spec(module) is None]
 
 
-# The one that takes longest stands first, so that two cores finish together.
-FRAMEWORKS = {
-    "keras": Framework("keras", "Keras", ("keras",), seeds=5),
-    "torch": Framework("torch", "PyTorch", ("torch",), seeds=10),
-    "jax": Framework("jax", "JAX", ("jax", "flax", "optax"), seeds=30),
-}
+KERAS_BACKENDS = ("jax", "torch", "tensorflow")
+
+
+def frameworks(keras_backend: str = "jax") -> dict[str, Framework]:
+    """Return every framework by name; the one that takes longest stands first, to start first."""
+    keras_seeds = 10 if keras_backend == "jax" else 1
+    keras = Framework(
+        "keras", "Keras", ("keras", keras_backend), keras_seeds, environment={"KERAS_BACKEND": keras_backend}
+    )
+    torch = Framework("torch", "PyTorch", ("torch",), seeds=10)
+    jax = Framework("jax", "JAX", ("jax", "flax", "optax"), seeds=30)
+    return {framework.name: framework for framework in (torch, keras, jax)}
 
 
 @dataclass(slots=True)
@@ -83,12 +91,11 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 def run(
-    frameworks: Sequence[Framework],
+    chosen: Sequence[Framework],
     output: Path,
     *,
     epochs: int,
     seeds: int | None = None,
-    environment: Mapping[str, str] | None = None,
     on_event: OnEvent = lambda framework, event: None,
     processes: int | None = None,
 ) -> dict[str, Outcome]:
@@ -96,11 +103,10 @@ def run(
 
     Parameters
     ----------
-    frameworks : which ones, in the order in which they start.
+    chosen : which frameworks, in the order in which they start.
     output : folder that holds the shared weights and receives evidence and logs.
     epochs : full-batch steps per network.
     seeds : networks per configuration; None for each framework's own number.
-    environment : environment variables to add.
     on_event : called with a framework's name and each of its events, from several threads.
     processes : how many run at a time; by default one per CPU core.
 
@@ -108,15 +114,15 @@ def run(
     -------
     The outcome of every framework, by name, in the order given.
     """
-    workers = max(1, min(processes or os.cpu_count() or 1, len(frameworks)))
+    workers = max(1, min(processes or os.cpu_count() or 1, len(chosen)))
     running: list[subprocess.Popen[str]] = []
     pool = ThreadPoolExecutor(workers)
     try:
         futures = {
             framework.name: pool.submit(
-                _run_one, framework, output, epochs, seeds or framework.seeds, environment or {}, on_event, running
+                _run_one, framework, output, epochs, seeds or framework.seeds, on_event, running
             )
-            for framework in frameworks
+            for framework in chosen
         }
         return {name: future.result() for name, future in futures.items()}
     finally:
@@ -130,7 +136,6 @@ def _run_one(
     output: Path,
     epochs: int,
     seeds: int,
-    environment: Mapping[str, str],
     on_event: OnEvent,
     running: list[subprocess.Popen[str]],
 ) -> Outcome:
@@ -148,7 +153,7 @@ def _run_one(
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**worker_environment(), **environment},
+            env={**worker_environment(), **framework.environment},
         )
         running.append(process)
         finished = _follow(process, outcome, on_event)

@@ -1,13 +1,16 @@
 """The results in numbers: means and deviations over seeds, as rows for a table or for JSON."""
 
+import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from arspec_studies.circles.agreement import Row
+from arspec_studies.circles import agreement
+from arspec_studies.circles.agreement import PENALIZED, Row
 from arspec_studies.circles.data import CONFIGURATIONS
-from arspec_studies.circles.run import FRAMEWORKS, Outcome
+from arspec_studies.circles.run import Outcome, frameworks
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,65 @@ def _line(configuration: Any, outcome: Outcome, result: dict[str, Any]) -> Line:
     )
 
 
-def title(framework: str) -> str:
-    """Return how tables call a framework."""
-    return FRAMEWORKS[framework].title if framework in FRAMEWORKS else framework
+TITLES = {name: framework.title for name, framework in frameworks().items()}
+
+
+def agreement_rows(outcomes: Mapping[str, Outcome], folder: Path) -> list[Row]:
+    """Compare every framework that gave evidence in this run with the reference."""
+    return [
+        row
+        for name in outcomes
+        if agreement.evidence_path(folder, name).exists()
+        for row in agreement.compare(folder, name)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One quantity of one configuration in all frameworks, as text for a table."""
+
+    title: str
+    quantity: str
+    reference: str
+    cells: tuple[str, ...]
+    agrees: tuple[bool, ...]
+
+
+_QUANTITIES = {
+    "given/value": "value, hidden tensor given",
+    "given/gradient": "its gradient",
+    "model/value": "value, from points and weights",
+    "model/hidden/kernel": "gradient, hidden kernel",
+    "model/hidden/bias": "gradient, hidden bias",
+    "model/output/kernel": "gradient, output kernel",
+    "model/output/bias": "gradient, output bias",
+}
+
+
+def comparisons(rows: Sequence[Row], names: Sequence[str]) -> list[Comparison]:
+    """Arrange the rows by configuration and quantity, one cell per framework of `names`."""
+    found = {(row.configuration, row.quantity, row.framework): row for row in rows}
+    table = []
+    for configuration in PENALIZED:
+        for quantity, label in _QUANTITIES.items():
+            line = [found[configuration.name, quantity, name] for name in names]
+            reference = next((f"{row.reference:.9g}" for row in line if row.reference is not None), "")
+            cells, agrees = tuple(map(_cell, line)), tuple(row.agrees for row in line)
+            table.append(Comparison(configuration.title, label, reference, cells, agrees))
+    return table
+
+
+def _cell(row: Row) -> str:
+    if row.identical == row.elements:
+        return f"{row.shown:.9g}, same bits" if row.shown is not None else f"{row.elements} of {row.elements} same bits"
+    if row.exact or not math.isfinite(row.of_bound):
+        return f"DIFFERS: {row.identical} of {row.elements} same bits"
+    verdict = "" if row.agrees else "DIFFERS: "
+    return f"{verdict}off by {row.difference:.1e}, {row.of_bound:.0%} of bound"
 
 
 def document(outcomes: Mapping[str, Outcome], rows: list[Row], *, epochs: int) -> dict[str, Any]:
-    """Return the whole study as plain data for `--json`."""
+    """Return the whole study as plain data for `--json`; a number that is not finite is null."""
     return {
         "study": "circles",
         "epochs": epochs,
@@ -85,6 +140,13 @@ def document(outcomes: Mapping[str, Outcome], rows: list[Row], *, epochs: int) -
             for name, outcome in outcomes.items()
         },
         "results": [asdict(line) for line in lines(outcomes)],
-        "agreement": [{**asdict(row), "agrees": row.agrees} for row in rows],
+        "agreement": [_finite({**asdict(row), "agrees": row.agrees}) for row in rows],
         "agrees": bool(rows) and all(row.agrees for row in rows),
+    }
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
     }

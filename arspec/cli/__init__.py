@@ -1,0 +1,44 @@
+"""The command `arspec`. It imports no framework: what needs one runs in a process of its own.
+
+Each command, or group of commands, is one module of this package with a function
+`register(app)`; `COMMANDS` lists them in the order of the help text.
+
+Exit codes: 0, all is well; 1, what was checked failed; 2, it could not be run as asked.
+"""
+
+import importlib
+import importlib.util
+import sys
+
+COMMANDS = ("demo", "spec")
+NEEDED = ("typer", "rich")
+
+
+def main() -> None:
+    """Run the command line; the entry point `arspec`."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"arspec: the command line needs {' and '.join(missing)}, not installed here. "
+            f"Try: {sys.executable} -m pip install {' '.join(missing)}",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    build()()
+
+
+def build():  # noqa: ANN201  typer is imported only when it is there
+    """Return the typer application with every command registered."""
+    import typer
+
+    app = typer.Typer(
+        name="arspec",
+        help="One definition of regularization, the same numbers in every framework.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for name in COMMANDS:
+        importlib.import_module(f"arspec.cli.{name}").register(app)
+    return app

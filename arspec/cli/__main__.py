@@ -1,0 +1,5 @@
+"""`python -m arspec.cli` is `arspec`."""
+
+from arspec.cli import main
+
+main()

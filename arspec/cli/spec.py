@@ -1,0 +1,92 @@
+"""`arspec spec`: look at spec files."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import arspec
+from arspec.cli._output import Exit, out, print_json, stop
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+app = typer.Typer(help="Check and print spec files.", no_args_is_help=True)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group to the application."""
+    parent.add_typer(app, name="spec")
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Spec files (JSON).", metavar="FILE...")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check spec files; exit code 1 if one is not a valid spec, 2 if one cannot be read."""
+    checked = [_check(file) for file in files]
+    if as_json:
+        print_json(checked)
+    else:
+        for entry in checked:
+            out().print(_verdict(entry), markup=False)
+    if any(entry["readable"] is False for entry in checked):
+        raise typer.Exit(Exit.COULD_NOT_RUN)
+    if not all(entry["valid"] for entry in checked):
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def show(file: Annotated[Path, typer.Argument(help="A spec file (JSON).")], as_json: JsonOption = False) -> None:
+    """Print the rules of a spec as a table, defaults written out."""
+    try:
+        spec = arspec.load(file)
+    except arspec.SpecError as error:
+        stop(str(error), Exit.FAILED)
+    except OSError as error:
+        stop(_unreadable(file, error), Exit.COULD_NOT_RUN)
+    if as_json:
+        print_json(spec.to_document())
+        return
+    out().print(_table(spec), markup=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of spec files."""
+    print_json(arspec.json_schema())
+
+
+def _check(file: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"file": str(file), "readable": True, "valid": False, "rules": None, "error": None}
+    try:
+        spec = arspec.load(file)
+    except arspec.SpecError as error:
+        return {**entry, "error": str(error)}
+    except OSError as error:
+        return {**entry, "readable": False, "error": _unreadable(file, error)}
+    return {**entry, "valid": True, "rules": len(spec.rules)}
+
+
+def _verdict(entry: dict[str, Any]) -> str:
+    if entry["valid"]:
+        rules = entry["rules"]
+        return f"{entry['file']}: valid, {rules} {'rule' if rules == 1 else 'rules'}"
+    # The error of a spec that was read begins with the name of its file.
+    return entry["error"]
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    return f"{file}: cannot be read: {error.strerror or error}"
+
+
+def _table(spec: arspec.Spec) -> str:
+    if not spec.rules:
+        return "no rules: a model attached to this spec is not regularized."
+    rows = [("layer", "placement", "penalty", "mean over")]
+    for rule in spec.rules:
+        mean_over = rule.mean_over_document()
+        averaged = mean_over if isinstance(mean_over, str) else ", ".join(mean_over) or "(sum)"
+        rows.append((rule.layer, rule.placement, repr(rule.penalty), averaged))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
