@@ -6,6 +6,7 @@ from arspec._errors import UnsupportedError as UnsupportedError
 from arspec._reference import gradient as gradient
 from arspec._reference import value as value
 from arspec._rule import Rule as Rule
+from arspec._schema import json_schema as json_schema
 from arspec._sites import Layer as Layer
 from arspec._sites import Site as Site
 from arspec._sites import Sites as Sites

@@ -48,8 +48,15 @@ def value(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mas
         return _evaluate.value(penalty, array, xp=_NUMPY, axes=resolved)[()]
 
 
-def gradient(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> np.ndarray:
-    """Evaluate d value / d x; parameters and errors as for `value`.
+def gradient(
+    penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None, cotangent: float = 1.0
+) -> np.ndarray:
+    """Evaluate cotangent · d value / d x; parameters and errors as for `value`.
+
+    Parameters
+    ----------
+    cotangent : what the value is multiplied by afterwards, such as a loss scale; it is
+        rounded to the dtype of the value, as a framework's chain rule hands it on.
 
     Returns
     -------
@@ -64,8 +71,9 @@ def gradient(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), 
            [ 0.5,  0.5]])
     """
     array, resolved = _prepare(penalty, x, axes, mean_over, mask)
+    upstream = np.asarray(cotangent, _evaluate.value_dtype(array, _NUMPY))
     with np.errstate(all="ignore"):
-        return np.asarray(_evaluate.gradient(penalty, array, xp=_NUMPY, axes=resolved))
+        return np.asarray(_evaluate.gradient(penalty, array, upstream, xp=_NUMPY, axes=resolved))
 
 
 def _prepare(penalty: Any, x: Any, axes: Any, mean_over: Any, mask: Any) -> tuple[np.ndarray, Axes]:

@@ -5,6 +5,7 @@ value, the backward pass is the core's gradient; autograd never differentiates a
 except for second derivatives, where it differentiates the core's gradient.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +45,7 @@ class TorchNamespace(Namespace):
 
     def flush(self, x: Tensor, smallest: float) -> Tensor:
         # One kernel instead of three; hardshrink keeps |x| > bound and NaN.
-        bound = smallest * (1 - 2.0**-53)
-        return torch.nn.functional.hardshrink(x, bound)
+        return torch.nn.functional.hardshrink(x, math.nextafter(smallest, 0.0))
 
 
 XP = TorchNamespace()

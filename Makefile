@@ -1,0 +1,37 @@
+# The two commands of the README: `make demo` and `make test`. Each sets up its own
+# virtual environment in .venv; nothing but Python >= 3.11 and make is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.installed
+KERAS_BACKENDS := tensorflow jax torch
+
+.PHONY: demo test lint unit keras clean
+
+demo: $(SETUP)
+	$(BIN)/arspec demo --output out/demo
+
+test: lint unit keras
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+unit: $(SETUP)
+	$(BIN)/python -m pytest --ignore=tests/keras
+
+# Keras has one backend per process.
+keras: $(SETUP)
+	for backend in $(KERAS_BACKENDS); do \
+	  echo "Keras on $$backend"; \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/keras || exit 1; \
+	done
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(SETUP)
+
+clean:
+	rm -rf .venv out dist build

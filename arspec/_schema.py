@@ -1,0 +1,66 @@
+"""The JSON Schema of a spec document, generated from the penalty classes."""
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from arspec._axes import AXIS_NAMES, MEAN, SHORTHANDS
+from arspec._placements import PLACEMENTS
+from arspec._spec import SPEC_VERSION
+from arspec.penalties import Penalty, Sum, registered
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the documents that `Spec.from_json` reads.
+
+    Example
+    -------
+    >>> import arspec as ar
+    >>> sorted(ar.json_schema()["$defs"])
+    ['penalty', 'rule']
+    """
+    penalties = [_sum_schema(), *(_penalty_schema(cls) for cls in registered().values())]
+    document = _object({"arspec": {"const": SPEC_VERSION}, "rules": _list({"$ref": "#/$defs/rule"})})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"arspec {SPEC_VERSION}",
+        **document,
+        "$defs": {"rule": _rule_schema(), "penalty": {"oneOf": penalties}},
+    }
+
+
+def _rule_schema() -> dict[str, Any]:
+    names = {"type": "array", "items": {"enum": list(AXIS_NAMES)}, "uniqueItems": True}
+    return _object(
+        {
+            "penalty": {"$ref": "#/$defs/penalty"},
+            "layer": {"type": "string", "pattern": r"[^./ ]", "description": "path or glob of a layer"},
+            "placement": {"oneOf": [{"const": name, "description": text} for name, text in PLACEMENTS.items()]},
+            "mean_over": {"oneOf": [names, {"enum": [*SHORTHANDS, MEAN]}, {"type": "null"}]},
+        },
+        optional=("mean_over",),
+    )
+
+
+def _sum_schema() -> dict[str, Any]:
+    part = _object({"factor": {"type": "number", "minimum": 0}, "penalty": {"$ref": "#/$defs/penalty"}})
+    return _object({"name": {"const": Sum.name}, "summands": _list(part)})
+
+
+def _penalty_schema(cls: type[Penalty]) -> dict[str, Any]:
+    described = fields(cls)  # pyright: ignore[reportArgumentType]
+    properties = {f.name: _parameter_schema(f.type) for f in described}
+    optional = tuple(f.name for f in described if f.default is not MISSING)
+    return _object({"name": {"const": cls.name}, **properties}, optional)
+
+
+def _parameter_schema(kind: Any) -> dict[str, Any]:
+    return {"type": "number", "minimum": 0} if kind is float else {}
+
+
+def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}

@@ -1,0 +1,15 @@
+"""Shared test set-up: import order of the frameworks, and Hypothesis profiles."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import torch  # noqa: F401, I001 - before TensorFlow, which otherwise takes its OpenMP
+from hypothesis import HealthCheck, settings
+
+# Reproducible in CI; ARSPEC_HUNT=1 looks for new examples.
+settings.register_profile(
+    "ci", derandomize=True, database=None, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("hunt", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hunt" if os.environ.get("ARSPEC_HUNT") else "ci")
