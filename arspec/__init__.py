@@ -16,5 +16,6 @@ from arspec._spec import load as load
 from arspec.penalties import L1 as L1
 from arspec.penalties import L1L2 as L1L2
 from arspec.penalties import L2 as L2
+from arspec.penalties import Penalty as Penalty
 from arspec.penalties import Sum as Sum
 from arspec.penalties import register as register

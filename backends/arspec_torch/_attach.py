@@ -66,8 +66,7 @@ class Regularization:
     @property
     def sites(self) -> Sites:
         """The sites, with shapes and values of the last forward pass; print them."""
-        with torch.no_grad():
-            values = {s.key: float(self._loss(s)) for s in self._sites if self._is_known(s)}
+        values = {s.key: self._loss(s).item() for s in self._sites if self._is_known(s)}
         shapes = {s.key: tuple(parameter_of(self._sources[s.key]).shape) for s in self._sites if self._is_parameter(s)}
         return self._sites.with_results({**self._shapes, **shapes}, values)
 
@@ -105,8 +104,7 @@ class Regularization:
             self._begin()
         try:
             output = forward(*args, **options)
-            if self._running:
-                self._record(module, args, output)
+            self._record(module, args, output)
             if is_pass:
                 self._record_functional_parameters()
         finally:
@@ -122,7 +120,7 @@ class Regularization:
 
     def _record(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         watched: tuple[Site, ...] = module.__dict__[_WATCHED]
-        if watched and self._wants_gradient and not torch.is_grad_enabled():
+        if watched and self._running and self._wants_gradient and not torch.is_grad_enabled():
             raise SpecError(
                 f"{watched[0].layer!r} ran without gradients inside a pass that wants them (reentrant "
                 "checkpointing?), so its penalty would have no gradient. Use checkpoint(..., use_reentrant=False)."
@@ -130,6 +128,8 @@ class Regularization:
         for site in watched:
             tensor = self._tensor(site, args, output)
             loss = self._evaluate(site, tensor)
+            if not self._running:
+                continue  # a checkpoint's recomputation, which must save the same tensors, or a call outside a pass
             known = self._losses.get(site.key)
             self._losses[site.key] = loss if known is None else known + loss
             self._shapes[site.key] = tuple(tensor.shape)
