@@ -76,6 +76,7 @@ def write_evidence(study: Any, folder: Path) -> None:
 
 
 def evidence_path(folder: Path, framework: str) -> Path:
+    """Return where one framework leaves its answers."""
     return folder / f"evidence-{framework}.npz"
 
 
@@ -105,10 +106,12 @@ class Row:
 
     @property
     def exact(self) -> bool:
+        """Whether equal bits are asked for."""
         return self.quantity.startswith("given/")
 
     @property
     def agrees(self) -> bool:
+        """Whether the comparison holds."""
         return self.identical == self.elements if self.exact else self.of_bound <= 1
 
 

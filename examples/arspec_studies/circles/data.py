@@ -30,19 +30,21 @@ class Configuration:
 
     @property
     def path(self) -> Path:
+        """The spec file."""
         return Path(__file__).with_name(f"{self.name}.json")
 
     @property
     def spec(self) -> arspec.Spec:
+        """The spec in that file."""
         return arspec.load(self.path)
 
 
 CONFIGURATIONS = (
     Configuration("baseline", "no penalty", (1.000, 0.786)),
-    Configuration("pre_activation_sum", "L1 before the ReLU, sum", (0.967, 0.829)),
-    Configuration("post_activation_sum", "L1 after the ReLU, sum", (1.000, 0.743)),
-    Configuration("pre_activation_batchmean", "L1 before the ReLU, batch mean", None),
-    Configuration("post_activation_batchmean", "L1 after the ReLU, batch mean", None),
+    Configuration("pre_activation_sum", "L1 before ReLU, sum", (0.967, 0.829)),
+    Configuration("post_activation_sum", "L1 after ReLU, sum", (1.000, 0.743)),
+    Configuration("pre_activation_batchmean", "L1 before ReLU, batch mean", None),
+    Configuration("post_activation_batchmean", "L1 after ReLU, batch mean", None),
 )
 
 

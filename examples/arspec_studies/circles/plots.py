@@ -61,7 +61,8 @@ def headline(lines: Sequence[summary.Line]) -> str:
         published = [(c.published[1], _row(c.name)) for c in CONFIGURATIONS if c.published]
         axes.plot(*zip(*published, strict=True), "D", markersize=7, fillstyle="none", color=INK, label="published")
         axes.set(yticks=range(len(CONFIGURATIONS)), yticklabels=[c.title for c in CONFIGURATIONS])
-        axes.set(xlabel="test accuracy, mean ± one standard deviation over seeds", ylim=(len(CONFIGURATIONS) - 0.5, -0.5))
+        axes.set(ylim=(len(CONFIGURATIONS) - 0.5, -0.5))
+        axes.set(xlabel="test accuracy, mean ± one standard deviation over seeds")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
         figure.legend(loc="outside upper left", ncols=len(names) + 1)
         return _svg(figure, "Test accuracy of every configuration in every framework")
@@ -70,11 +71,11 @@ def headline(lines: Sequence[summary.Line]) -> str:
 def curves(outcomes: Mapping[str, Outcome]) -> str:
     """Draw accuracy over epochs: a row per framework, a column per configuration."""
     with matplotlib.rc_context(_STYLE):
-        figure, panels = _panels(outcomes, height=1.65, sharey=True)
+        figure, panels = _panels(outcomes, height=1.65)
         for axes, outcome, configuration, result in panels:
             colour = COLOURS.get(outcome.framework, OTHER_COLOUR)
-            _band(axes, result["epochs"], result["curves"]["train"], INK, "train")
-            _band(axes, result["epochs"], result["curves"]["test"], colour, "test")
+            _band(axes, result["epochs"], result["curves"]["train"], INK, opacity=0.45)
+            _band(axes, result["epochs"], result["curves"]["test"], colour)
             if configuration.published:
                 axes.axhline(configuration.published[1], color=INK, linewidth=0.7, linestyle=":", alpha=0.8)
             axes.set_ylim(0.35, 1.03)
@@ -85,12 +86,12 @@ def boundaries(outcomes: Mapping[str, Outcome], data: Circles) -> str:
     """Draw the probability that the networks of all seeds give on average, and where it is ½."""
     extent = (-GRID_EXTENT, GRID_EXTENT, -GRID_EXTENT, GRID_EXTENT)
     with matplotlib.rc_context(_STYLE):
-        figure, panels = _panels(outcomes, height=1.9, sharey=True)
+        figure, panels = _panels(outcomes, height=1.9)
         for axes, _, _, result in panels:
             probability = np.asarray(result["boundary"]).reshape(GRID_SIDE, GRID_SIDE)
-            axes.imshow(_tint(probability), extent=extent, origin="lower", interpolation="bilinear")
+            axes.imshow(_tint(probability), extent=extent, origin="lower", interpolation="none")
             axes.contour(probability, levels=[0.5], extent=extent, colors=[INK], linewidths=0.9)
-            _points(axes, data.x_train, data.y_train, filled=True, size=7)
+            _points(axes, data.x_train, data.y_train, filled=True, size=8)
             axes.set(aspect="equal", xticks=(), yticks=())
         return _svg(figure, "Decision boundaries at the last epoch")
 
@@ -98,11 +99,11 @@ def boundaries(outcomes: Mapping[str, Outcome], data: Circles) -> str:
 Panel = tuple[Axes, Outcome, Configuration, dict[str, Any]]
 
 
-def _panels(outcomes: Mapping[str, Outcome], *, height: float, sharey: bool) -> tuple[Figure, list[Panel]]:
+def _panels(outcomes: Mapping[str, Outcome], *, height: float) -> tuple[Figure, list[Panel]]:
     """Lay out framework × configuration; a panel whose run is missing stays empty."""
     shown = [outcome for outcome in outcomes.values() if outcome.results]
     figure = Figure(figsize=(9.6, 0.3 + height * len(shown)), layout="constrained")
-    grid = figure.subplots(len(shown), len(CONFIGURATIONS), sharex=True, sharey=sharey, squeeze=False)
+    grid = figure.subplots(len(shown), len(CONFIGURATIONS), sharex=True, sharey=True, squeeze=False)
     panels = []
     for row, outcome in zip(grid, shown, strict=True):
         row[0].set_ylabel(summary.TITLES[outcome.framework])
@@ -114,11 +115,13 @@ def _panels(outcomes: Mapping[str, Outcome], *, height: float, sharey: bool) -> 
     return figure, panels
 
 
-def _band(axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], colour: str, label: str) -> None:
+def _band(
+    axes: Axes, epochs: Sequence[int], values: Sequence[Sequence[float]], colour: str, *, opacity: float = 1.0
+) -> None:
     array = np.asarray(values)
     mean, deviation = array.mean(axis=1), array.std(axis=1, ddof=1 if array.shape[1] > 1 else 0)
-    axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(epochs, mean, color=colour, linewidth=1.3, label=label)
+    axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.2 * opacity, linewidth=0)
+    axes.plot(epochs, mean, color=colour, linewidth=1.3, alpha=opacity)
 
 
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray, *, filled: bool, size: float) -> None:
@@ -133,7 +136,7 @@ def _tint(probability: np.ndarray) -> np.ndarray:
     rgba = np.zeros((*probability.shape, 4))
     for chosen, colour in ((probability <= 0.5, CLASSES[0]), (probability > 0.5, CLASSES[1])):
         rgba[chosen, :3] = matplotlib.colors.to_rgb(colour)
-    rgba[..., 3] = 0.65 * np.abs(2 * probability - 1)
+    rgba[..., 3] = 0.4 * np.abs(2 * probability - 1)
     return rgba
 
 
@@ -149,5 +152,5 @@ def _svg(figure: Figure, label: str) -> str:
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("xlink:href", "href").replace(INK, "currentColor")
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    text = re.sub(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg role="img" aria-label="{label}" viewBox="\1">', text, count=1)
-    return text
+    opening = rf'<svg role="img" aria-label="{label}" viewBox="\1">'
+    return re.sub(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', opening, text, count=1)

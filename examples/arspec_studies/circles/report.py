@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 import arspec
-from arspec_studies.circles import plots, summary, terminal
+from arspec_studies.circles import plots, summary
 from arspec_studies.circles.agreement import Row
 from arspec_studies.circles.data import CONFIGURATIONS, circles
 from arspec_studies.circles.run import Outcome
@@ -34,12 +34,13 @@ def _content(outcomes: Mapping[str, Outcome], rows: Sequence[Row], epochs: int) 
         "epochs": epochs,
         "outcomes": outcomes,
         "titles": summary.TITLES,
-        "published_note": terminal.PUBLISHED,
+        "notes": (summary.PUBLISHED, summary.LEGEND),
+        "agreement_note": summary.AGREEMENT_NOTE,
         "lines": lines,
         "configurations": CONFIGURATIONS,
         "compared": compared,
         "comparisons": summary.comparisons(rows, compared),
-        "verdict": terminal.verdict(rows) if rows else "No framework gave evidence.",
+        "verdict": summary.verdict(rows) if rows else "No framework gave evidence.",
         "agrees": bool(rows) and all(row.agrees for row in rows),
         "scatter": plots.scatter(data),
         "headline": plots.headline(lines) if lines else "",

@@ -15,7 +15,6 @@ from arspec_studies.circles.data import CONFIGURATIONS
 from arspec_studies.circles.run import Framework, OnEvent, Outcome
 
 _TITLES = {configuration.name: configuration.title for configuration in CONFIGURATIONS}
-PUBLISHED = "Published: one seed on Keras 2.3, which summed activity penalties over the batch; Keras >= 3.14 averages them."
 
 
 @contextmanager
@@ -31,7 +30,9 @@ def progress(console: Console, frameworks: Sequence[Framework], epochs: int) -> 
     )
     with Progress(*columns, console=console) as bars:
         total = epochs * len(CONFIGURATIONS)
-        tasks = {f.name: bars.add_task(f.name, total=total, title=f.title, doing="waiting", start=False) for f in frameworks}
+        tasks = {
+            f.name: bars.add_task("", total=total, title=f.title, doing="waiting", start=False) for f in frameworks
+        }
 
         def on_event(framework: str, event: Mapping[str, Any]) -> None:
             task = tasks[framework]
@@ -49,8 +50,8 @@ def progress(console: Console, frameworks: Sequence[Framework], epochs: int) -> 
 def show(console: Console, outcomes: Mapping[str, Outcome], rows: Sequence[Row], page: Path) -> None:
     """Print the results, the proof of agreement, and what to do next."""
     console.print(_results(outcomes))
-    console.print(PUBLISHED)
-    console.print("Activation and zeros: hidden output on the 30 training points. ± is one standard deviation over seeds.")
+    console.print(summary.PUBLISHED)
+    console.print(summary.LEGEND)
     for name, outcome in outcomes.items():
         if outcome.results:
             versions = ", ".join(f"{package} {version}" for package, version in outcome.versions.items())
@@ -58,7 +59,8 @@ def show(console: Console, outcomes: Mapping[str, Outcome], rows: Sequence[Row],
             console.print(f"{summary.TITLES[name]}: {versions}{note}; {outcome.seconds:.0f} s")
     if rows:
         console.print(_agreement(rows))
-        console.print(verdict(rows))
+        console.print(summary.AGREEMENT_NOTE)
+        console.print(summary.verdict(rows))
     console.print(f"\nThe page: {page.resolve()}")
     console.print("Next: read the file behind a column, for example")
     console.print("  python -m arspec_studies.circles.train_torch --help")
@@ -74,48 +76,34 @@ def show_failures(console: Console, outcomes: Mapping[str, Outcome]) -> None:
             console.print(outcome.details, markup=False)
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """Say in one sentence whether the frameworks agree."""
-    wrong = [row for row in rows if not row.agrees]
-    if wrong:
-        row = wrong[0]
-        return f"DISAGREEMENT in {len(wrong)} of {len(rows)} comparisons, first: {row.framework}, {row.configuration}, {row.quantity}."
-    numbers = sum(row.elements for row in rows if row.exact)
-    worst = max(row.of_bound for row in rows)
-    return (
-        f"Agreement: on a given tensor all {numbers} numbers have the bits of the NumPy reference; "
-        f"through the model no difference exceeds {worst:.0%} of what float32 rounding allows."
-    )
-
-
 def _results(outcomes: Mapping[str, Outcome]) -> Table:
-    table = Table(title="Two circles: accuracy at the last epoch", title_justify="left")
-    for heading in ("", "framework"):
-        table.add_column(heading)
-    for heading in ("seeds", "train", "test", "published", "mean activation", "exact zeros"):
-        table.add_column(heading, justify="right")
-    previous = None
-    for line in summary.lines(outcomes):
-        if previous not in (None, line.configuration):
-            table.add_section()
-        name = line.title if line.configuration != previous else ""
-        published = "{:.3f} / {:.3f}".format(*line.published) if line.published else "-"
-        spreads = (str(line.train), str(line.test), published, f"{line.mean_activation.mean:.3f}", f"{line.exact_zeros.mean:.1%}")
-        table.add_row(name, summary.TITLES[line.framework], str(line.seeds), *spreads)
-        previous = line.configuration
+    table = Table(box=None, padding=(0, 1, 0, 0), title="Two circles: accuracy at the last epoch", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for heading in ("seeds", "train", "test", "activation", "zeros"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for configuration in CONFIGURATIONS:
+        table.add_row(configuration.title, style="bold")
+        for line in summary.lines(outcomes):
+            if line.configuration == configuration.name:
+                name = f"  {summary.TITLES[line.framework]}"
+                hidden = (f"{line.mean_activation.mean:.3f}", f"{line.exact_zeros.mean:.1%}")
+                table.add_row(name, str(line.seeds), str(line.train), str(line.test), *hidden)
+        if configuration.published:
+            train, test = configuration.published
+            table.add_row("  published", "1", f"{train:.3f}        ", f"{test:.3f}        ", style="dim")
     return table
 
 
 def _agreement(rows: Sequence[Row]) -> Table:
     names = list(dict.fromkeys(row.framework for row in rows))
-    table = Table(title="\nThe penalty and its gradients on the same weights", title_justify="left")
-    for heading in ("", "quantity", "NumPy", *(summary.TITLES[name] for name in names)):
+    title = "\nThe penalty and its gradients, compared with NumPy"
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for heading in ("", *(summary.TITLES[name] for name in names)):
         table.add_column(heading)
     previous = None
     for comparison in summary.comparisons(rows, names):
-        if previous not in (None, comparison.title):
-            table.add_section()
-        title = comparison.title if comparison.title != previous else ""
-        table.add_row(title, comparison.quantity, comparison.reference, *comparison.cells)
+        if previous != comparison.title:
+            table.add_row(comparison.title, style="bold")
+        table.add_row(f"  {comparison.quantity}", *comparison.cells, style="" if all(comparison.agrees) else "bold red")
         previous = comparison.title
     return table

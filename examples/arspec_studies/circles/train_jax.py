@@ -1,6 +1,6 @@
 """Two circles in JAX: an ordinary Flax NNX module, regularized by `attach`, trained for many seeds at once.
 
-    python -m arspec_studies.circles.train_jax --seeds 3 --epochs 400
+python -m arspec_studies.circles.train_jax --seeds 3 --epochs 400
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,7 @@ class Network(nnx.Module):
         return self.output(nnx.relu(self.hidden(x)))[:, 0]
 
 
-def train(
-    spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]
-) -> Iterator[worker.Weights]:
+def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]) -> Iterator[worker.Weights]:
     """Train one network per seed; yield the weights of all of them at each of `epochs`."""
     model = Network(rngs=nnx.Rngs(0))
     forward = arspec_jax.attach(model, spec)

@@ -1,6 +1,6 @@
 """Two circles in Keras: an ordinary Sequential model, regularized by `attach`, then compile and fit.
 
-    KERAS_BACKEND=jax python -m arspec_studies.circles.train_keras --seeds 3 --epochs 400
+KERAS_BACKEND=jax python -m arspec_studies.circles.train_keras --seeds 3 --epochs 400
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +26,7 @@ def network() -> keras.Model:
     )
 
 
-def train(
-    spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]
-) -> Iterator[worker.Weights]:
+def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]) -> Iterator[worker.Weights]:
     """Train one network per seed; yield the weights of all of them at each of `epochs`."""
     model = arspec_keras.attach(network(), spec)
     optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
@@ -53,18 +51,18 @@ def steps_per_execution() -> int:
     return 1 if keras.backend.backend() == "torch" else 10
 
 
-# The state of a training run: the model's variables and, after them, the optimizer's.
-
-
 def variables(model: keras.Model) -> list[Any]:
+    """Return what makes up the state of a training run: the weights, then the optimizer's variables."""
     return [*model.trainable_variables, *model.optimizer.variables]
 
 
 def read_state(model: keras.Model) -> list[np.ndarray]:
+    """Copy the state out of the model."""
     return [keras.ops.convert_to_numpy(variable).copy() for variable in variables(model)]
 
 
 def write_state(model: keras.Model, state: list[np.ndarray]) -> None:
+    """Copy a state into the model."""
     for variable, array in zip(variables(model), state, strict=True):
         variable.assign(array)
 

@@ -1,6 +1,6 @@
 """Two circles in PyTorch: an ordinary module, regularized by `attach`, trained for many seeds at once.
 
-    python -m arspec_studies.circles.train_torch --seeds 3 --epochs 400
+python -m arspec_studies.circles.train_torch --seeds 3 --epochs 400
 """
 
 import math
@@ -31,9 +31,7 @@ class Network(nn.Module):
         return self.output(self.activation(self.hidden(x))).squeeze(-1)
 
 
-def train(
-    spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]
-) -> Iterator[worker.Weights]:
+def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]) -> Iterator[worker.Weights]:
     """Train one network per seed; yield the weights of all of them at each of `epochs`."""
     model = Network()
     regularization = arspec_torch.attach(model, spec)
