@@ -1,4 +1,8 @@
 """Regularize JAX models: NNX, Linen, Equinox and plain functions."""
 
+from arspec_jax._attach import attach as attach
 from arspec_jax._engine import JaxNamespace as JaxNamespace
 from arspec_jax._engine import value as value
+from arspec_jax._forward import Forward as Forward
+from arspec_jax._penalties import Penalties as Penalties
+from arspec_jax._site import site as site

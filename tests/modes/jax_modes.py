@@ -27,7 +27,9 @@ def _differentiable(penalty: Any, axes: Any, mean_over: Any, masked: bool) -> Ca
 _compiled = cache(lambda *options: jax.jit(_differentiable(*options)))
 
 
-def _run(build: Callable[..., Any], penalty: Any, x: np.ndarray, axes: Any, mean_over: Any, mask: Any, cotangent: float) -> Result:
+def _run(
+    build: Callable[..., Any], penalty: Any, x: np.ndarray, axes: Any, mean_over: Any, mask: Any, cotangent: float
+) -> Result:
     wide = x.dtype == np.float64
     with jax.enable_x64(wide):
         function = build(penalty, axes, mean_over, mask is not None)

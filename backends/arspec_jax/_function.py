@@ -1,0 +1,90 @@
+"""Plain functions: fn(params, x, ...) with params a pytree, and activations named by `site`.
+
+A parameter belongs to the layer that its path names: params["hidden"]["kernel"] is the
+kernel of "hidden". "kernel", "weight", "w" and "W" are kernels, read as (input, output),
+with the spatial axes of a convolution in front; "bias" and "b" are biases.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from arspec_jax._arguments import Recorder
+from arspec_jax._forward import Call
+from arspec_jax._parts import RESULT, Parameter, Part, entry_name, joined, kernel_axes
+from arspec_jax._trace import Trace
+
+KERNEL_NAMES = ("kernel", "weight", "w", "W")
+BIAS_NAMES = ("bias", "b")
+
+
+class FunctionModel:
+    """A plain function, whose layers are known from its first call."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def known_parts(self) -> None:
+        return None
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        recorder = Recorder(lambda args, kwargs: self._function(*args, **kwargs), (args, kwargs))
+
+        def parts(traced: Trace) -> Sequence[Part]:
+            parameters = parameters_by_layer(args[0]) if args else {}
+            return [_part(path, parameters.get(path, {}), traced) for path in _paths(parameters, traced)]
+
+        return Call(recorder.leaves, recorder.run, recorder.finish, parts)
+
+
+def parameters_by_layer(params: Any) -> dict[str, dict[str, Any]]:
+    """Group the leaves of a pytree by layer: {"hidden": {"kernel": array}}."""
+    layers: dict[str, dict[str, Any]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *layer, name = [entry_name(entry) for entry in path] or [""]
+        if layer:
+            layers.setdefault(joined(tuple(layer)), {})[str(name)] = leaf
+    return layers
+
+
+def role_parameters(path: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Parameter], dict[str, str]]:
+    """Return the kernel and bias among the arrays of a layer by role, and what must be refused.
+
+    A bias counts only beside a kernel, so that the shift of a normalization is not one.
+    """
+    kernels = [name for name in KERNEL_NAMES if name in arrays]
+    biases = [name for name in BIAS_NAMES if name in arrays]
+    parameters, refused = {}, {}
+    if len(kernels) > 1 or len(biases) > 1:
+        reason = f"it has {', '.join([*kernels, *biases])}, so which one is meant is open. Keep one name per role."
+        return {}, {"kernel": reason, "bias": reason}
+    for name in kernels:
+        axes = kernel_axes(len(arrays[name].shape), output_first=False)
+        if axes is None:
+            refused["kernel"] = f"{name} has the shape {tuple(arrays[name].shape)}; expected 2 to 5 axes."
+        else:
+            parameters["kernel"] = Parameter(_reader(path, name), axes)
+    if kernels and biases and len(arrays[biases[0]].shape) == 1:
+        parameters["bias"] = Parameter(_reader(path, biases[0]), "output")
+    return parameters, refused
+
+
+def _reader(path: str, name: str) -> Callable[..., Any]:
+    return lambda params, *_: parameters_by_layer(params)[path][name]
+
+
+def _paths(parameters: Mapping[str, Any], traced: Trace) -> list[str]:
+    named = [name.layer for name in (*traced.named, *traced.hidden)]
+    return list(dict.fromkeys([*parameters, *named]))
+
+
+def _part(path: str, arrays: Mapping[str, Any], traced: Trace) -> Part:
+    parameters, refused = role_parameters(path, arrays)
+    found = {name.placement for name in (*traced.named, *traced.hidden) if name.layer == path}
+    is_affine = "pre_activation" in found
+    results = RESULT if is_affine else tuple(found)
+    if not found:
+        cure = f'name it in the function: h = arspec_jax.site(h, layer="{path}", placement="pre_activation").'
+        refused |= {placement: f"a plain function does not say which tensor that is; {cure}" for placement in RESULT}
+    return Part(path, "function", is_affine, results, parameters, refused)
