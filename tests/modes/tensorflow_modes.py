@@ -12,7 +12,9 @@ import arspec_tensorflow
 Result = tuple[np.ndarray, np.ndarray]
 
 
-def _differentiated(x: tf.Tensor, cotangent: tf.Tensor, mask: tf.Tensor | None, penalty: Any, axes: Any, mean_over: Any):
+def _differentiated(
+    x: tf.Tensor, cotangent: tf.Tensor, mask: tf.Tensor | None, penalty: Any, axes: Any, mean_over: Any
+):
     with tf.GradientTape() as tape:
         tape.watch(x)
         value = arspec_tensorflow.value(penalty, x, axes=axes, mean_over=mean_over, mask=mask)
@@ -37,11 +39,16 @@ def _run(penalty: Any, x: np.ndarray, *, axes=None, mean_over=(), mask=None, cot
     if kind == "eager":
         results = _differentiated(tensor, factor, valid, penalty, axes, mean_over)
     else:
-        hashable = tuple(axes) if isinstance(axes, list) else axes, tuple(mean_over) if isinstance(mean_over, list) else mean_over
+        hashable = (
+            tuple(axes) if isinstance(axes, list) else axes,
+            tuple(mean_over) if isinstance(mean_over, list) else mean_over,
+        )
         unknown = "dynamic" in kind
         shape = [None] * tensor.shape.rank if unknown else tensor.shape
         spec = tf.TensorSpec(shape, tensor.dtype)
-        mask_spec = None if valid is None else tf.TensorSpec([None] * valid.shape.rank if unknown else valid.shape, tf.bool)
+        mask_spec = (
+            None if valid is None else tf.TensorSpec([None] * valid.shape.rank if unknown else valid.shape, tf.bool)
+        )
         function = _compiled(penalty, *hashable, spec, mask_spec, kind.endswith("xla"))
         results = function(tensor, factor) if valid is None else function(tensor, factor, valid)
     value, gradient = (result.numpy() for result in results)

@@ -1,0 +1,8 @@
+"""arspec for Keras 3, on its TensorFlow, JAX and PyTorch backends."""
+
+from arspec_keras._attach import attach as attach
+from arspec_keras._attach import detach as detach
+from arspec_keras._attach import losses as losses
+from arspec_keras._attach import sites as sites
+from arspec_keras._attach import total as total
+from arspec_keras._backend import value as value

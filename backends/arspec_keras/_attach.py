@@ -1,0 +1,298 @@
+"""`attach`: the penalties of a Spec as losses of a Keras model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from arspec import Site, Sites, Spec, SpecError, UnsupportedError
+from arspec._placements import ACTIVATIONS
+from arspec._sites import match_sites, unfired
+from arspec_keras import _backend
+from arspec_keras._layers import activation_axes, find_layers, kernel_axes
+from arspec_keras._taps import Recorder, Records, Wrapped, tap
+
+_SLOT = "_arspec_attachment"
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A site and the Keras layer it stands for."""
+
+    site: Site
+    layer: keras.Layer
+
+    @property
+    def is_activation(self) -> bool:
+        return self.site.rule.placement in ACTIVATIONS
+
+
+class _Attachment:
+    """A Spec bound to a model: it watches the calls and adds the losses."""
+
+    def __init__(self, model: keras.Model, spec: Spec) -> None:
+        self.model, self.spec = model, spec
+        self.recorder = Recorder()
+        self.taps: dict[int, Wrapped] = {}
+        self.bound: list[_Bound] = []
+        self.signature: tuple[int, ...] | None = None
+        self.fired: set[str] = set()
+        self.results: dict[str, tuple[tuple[int, ...], Any]] = {}
+        self.weight_losses: set[int] = set()
+        if self._is_built():
+            self._bind()
+        else:
+            self._tap({id(layer): layer for layer in self._layers()})
+        self.outer = Wrapped(model, self._watched)
+        self.config = _refuse_config(model)
+
+    def _layers(self) -> list[keras.Layer]:
+        return self.model._flatten_layers(include_self=False)
+
+    def _is_built(self) -> bool:
+        return self.model.built and all(layer.built for layer in self._layers())
+
+    def _bind(self) -> None:
+        """Match the rules with the layers there are now, and watch those that are met."""
+        found = find_layers(self.model)
+        layers = {entry.described.path: entry.layer for entry in found}
+        matched = match_sites(self.spec, [entry.described for entry in found])
+        self.bound = _weights_once([_Bound(site, layers[site.layer]) for site in matched])
+        self._tap({id(b.layer): b.layer for b in self.bound if b.is_activation})
+        self.signature = tuple(map(id, self._layers()))
+
+    def _tap(self, wanted: dict[int, keras.Layer]) -> None:
+        for key in self.taps.keys() - wanted.keys():
+            self.taps.pop(key).restore()
+        for key in wanted.keys() - self.taps.keys():
+            self.taps[key] = tap(wanted[key], self.recorder)
+
+    def _is_bound(self) -> bool:
+        return self.signature == tuple(map(id, self._layers()))
+
+    def _watched(self, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if _backend.losses_are_dropped():
+                return inner(*args, **kwargs)
+            _backend.forget_stale_losses(self.model)
+            if not self._is_bound() and self._is_built():
+                self._bind()
+            with self.recorder.recording() as records:
+                outputs = inner(*args, **kwargs)
+            if not self._is_bound():
+                self._bind()
+            self._add_losses(records)
+            return outputs
+
+        return call
+
+    def _add_losses(self, records: Records) -> None:
+        tensors = [(bound, _recorded(bound, records)) for bound in self.bound if bound.is_activation]
+        missing = [bound.site for bound, calls in tensors if not calls and bound.site.key not in self.fired]
+        if missing:
+            raise unfired(missing)
+        self.fired.update(bound.site.key for bound, calls in tensors if calls)
+        for bound, calls in tensors:
+            if calls:
+                self._add(bound.site, calls[-1], _sum([_activation_value(bound, x) for x in calls]))
+        self._add_weight_losses()
+
+    def _add_weight_losses(self) -> None:
+        """Add the losses of weights, once where an outer model calls this one several times."""
+        if any(id(loss) in self.weight_losses for loss in self.model._get_own_losses()):
+            return
+        self.weight_losses.clear()
+        for bound in self.bound:
+            if not bound.is_activation:
+                with _backend.stored_precision():
+                    weight = keras.ops.convert_to_tensor(getattr(bound.layer, bound.site.rule.placement))
+                loss = _value(bound, weight, axes=_weight_axes(bound))
+                self.weight_losses.add(id(loss))
+                self._add(bound.site, weight, loss)
+
+    def _add(self, site: Site, x: Any, loss: Any) -> None:
+        self.model.add_loss(loss)
+        if _backend.is_concrete(loss):
+            self.results[site.key] = tuple(x.shape), loss
+
+    def remove(self) -> None:
+        self.outer.restore()
+        self._tap({})
+        del vars(self.model)["get_config"]
+
+
+def attach(model: keras.Model, spec: Spec) -> keras.Model:
+    """Regularize a Keras model: its `losses` carry the penalties of `spec` from now on.
+
+    `compile`, `fit`, `evaluate` and `train_on_batch` then work as always, on the
+    TensorFlow, JAX and PyTorch backends, eagerly and with `jit_compile=True`. The model may be
+    Sequential, functional or subclassed, built or not, compiled or not.
+
+    Parameters
+    ----------
+    model : any `keras.Model`. Its layers, weights and configuration stay as they are.
+    spec : the rules. A path joins the names of layers with "/", as in "encoder/hidden".
+
+    Returns
+    -------
+    The same model.
+
+    Raises
+    ------
+    SpecError: a rule matches no layer or no placement (for a model that is not built yet,
+        in its first call), a rule never fires in the first forward pass, or the model is
+        regularized already.
+    UnsupportedError: a placement that this layer cannot serve, with what to do instead.
+
+    Notes
+    -----
+    `pre_activation` is what the layer hands to its `activation`; for a linear layer it is
+    the output. A separate `Activation` or `ReLU` layer has a path of its own. An activation
+    counts once per call of its layer, a weight once, whether it is trainable or not: the
+    penalty of a frozen weight is a constant. Weights are read in the dtype they are stored
+    in, also under a mixed-precision policy. A mask that Keras propagates (`Embedding(...,
+    mask_zero=True)`, `Masking`) is used. The penalties are part of the loss in `evaluate`
+    too. `save` is refused while a spec is attached.
+
+    Example
+    -------
+    >>> import arspec as ar, arspec_keras, keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="hidden")])
+    >>> spec = ar.Spec([ar.Rule(ar.L2(0.5), layer="hidden", placement="bias")])
+    >>> model = arspec_keras.attach(model, spec)
+    >>> _ = model(np.ones((4, 2)))
+    >>> [float(loss) for loss in model.losses]
+    [0.0]
+    """
+    if not isinstance(model, keras.Model):
+        raise SpecError(f"model is a {type(model).__name__}; expected a keras.Model.")
+    if _SLOT in vars(model):
+        raise SpecError(f"model {model.name!r} is regularized already; call arspec_keras.detach(model) first.")
+    vars(model)[_SLOT] = _Attachment(model, spec)
+    _retrace(model)
+    return model
+
+
+def detach(model: keras.Model) -> keras.Model:
+    """Undo `attach` and return the model.
+
+    Raises
+    ------
+    SpecError: nothing is attached.
+    """
+    _attachment(model).remove()
+    del vars(model)[_SLOT]
+    _retrace(model)
+    return model
+
+
+def losses(model: keras.Model) -> dict[str, Any]:
+    """Return the penalties of the last forward pass by key, such as "hidden/output/l1".
+
+    Each is a 0-d tensor of the backend that can be differentiated as in any eager code.
+    Inside compiled code (`fit` on TensorFlow and JAX) use `model.losses`.
+
+    Raises
+    ------
+    SpecError: nothing is attached, or the model has not run eagerly since.
+    """
+    attachment = _attachment(model)
+    if attachment.spec.rules and not attachment.results:
+        raise SpecError("there are no losses yet: no forward pass outside of compiled code. Call model(x) first.")
+    return {
+        bound.site.key: attachment.results[bound.site.key][1]
+        for bound in attachment.bound
+        if bound.site.key in attachment.results
+    }
+
+
+def total(model: keras.Model) -> Any:
+    """Return the sum of `losses(model)`, 0.0 for an empty Spec; errors as there."""
+    return _sum(list(losses(model).values()))
+
+
+def sites(model: keras.Model) -> Sites:
+    """Return the table of sites: rule, layer, tensor, and shape and value of the last eager pass.
+
+    Raises
+    ------
+    SpecError: nothing is attached, or the model is not built, so that no layer is matched yet.
+    """
+    attachment = _attachment(model)
+    if not attachment._is_bound():
+        attachment._bind()
+    shapes = {key: shape for key, (shape, _) in attachment.results.items()}
+    values = {key: float(loss) for key, (_, loss) in attachment.results.items()}
+    return Sites(bound.site for bound in attachment.bound).with_results(shapes, values)
+
+
+def _attachment(model: keras.Model) -> _Attachment:
+    found = vars(model).get(_SLOT) if isinstance(model, keras.Model) else None
+    if found is None:
+        raise SpecError("nothing is attached to this model; call arspec_keras.attach(model, spec) first.")
+    return found
+
+
+def _retrace(model: keras.Model) -> None:
+    """Drop the compiled functions, which hold the losses of the model as it was."""
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def _refuse_config(model: keras.Model) -> None:
+    """Refuse what would save the model without its penalties."""
+
+    def get_config() -> Any:
+        raise UnsupportedError(
+            "a regularized Keras model cannot be saved or copied whole yet: its penalties would be lost without a word. "
+            "Save the spec beside it: spec.save('spec.json'), arspec_keras.detach(model), model.save(...); after "
+            "loading, attach again. model.save_weights(...) works as always."
+        )
+
+    vars(model)["get_config"] = get_config
+
+
+def _weights_once(bound: list[_Bound]) -> list[_Bound]:
+    """Drop the sites whose weight a site of the same rule has already (tied weights)."""
+    kept, seen = [], set()
+    for entry in bound:
+        if not entry.is_activation:
+            weight = getattr(entry.layer, entry.site.rule.placement)
+            key = id(entry.site.rule), id(weight)
+            if isinstance(weight, keras.Variable) and key in seen:
+                continue
+            seen.add(key)
+        kept.append(entry)
+    return kept
+
+
+def _recorded(bound: _Bound, records: Records) -> list[Any]:
+    placement = bound.site.rule.placement
+    if placement == "pre_activation" and not callable(getattr(bound.layer, "activation", None)):
+        placement = "output"
+    return records.get((id(bound.layer), placement), [])
+
+
+def _activation_value(bound: _Bound, x: Any) -> Any:
+    if isinstance(x, tuple | list | dict):
+        raise UnsupportedError(
+            f"{bound.site.key}: layer {bound.site.layer!r} returns {len(x)} tensors; a placement names one tensor."
+        )
+    axes = activation_axes(bound.layer, len(x.shape))
+    return _value(bound, x, axes=axes, mask=_backend.propagated_mask(x))
+
+
+def _weight_axes(bound: _Bound) -> str:
+    return "output" if bound.site.rule.placement == "bias" else str(kernel_axes(bound.layer))
+
+
+def _value(bound: _Bound, x: Any, *, axes: Any, mask: Any = None) -> Any:
+    rule = bound.site.rule
+    try:
+        return _backend.value(rule.penalty, x, axes=axes, mean_over=rule.mean_over, mask=mask)
+    except SpecError as error:
+        raise SpecError(f"{bound.site.key}: {error}") from None
+
+
+def _sum(losses: list[Any]) -> Any:
+    return sum(losses[1:], start=losses[0]) if losses else 0.0

@@ -1,0 +1,98 @@
+"""What depends on the Keras backend, and the few internals of Keras the adapter needs.
+
+The arithmetic is that of the tensor engine of the backend. It never goes through
+`keras.ops`, which computes float64 in float32 in a dozen places.
+"""
+
+import importlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+from keras.src import backend as keras_backend
+
+from arspec import SpecError, UnsupportedError
+from arspec.penalties import Penalty
+
+_ENGINES = {"tensorflow": "arspec_tensorflow", "jax": "arspec_jax", "torch": "arspec_torch"}
+
+
+def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> Any:
+    """Evaluate a penalty of a tensor of the running Keras backend, as a differentiable scalar.
+
+    The arguments, the definition, the dtypes and the errors are those of `arspec.value`;
+    the number and its gradient have the same bits on every backend.
+
+    Parameters
+    ----------
+    penalty : such as `arspec.L1(1e-4)`.
+    x : tensor of the backend, or a `keras.Variable`, of float16, bfloat16, float32 or float64.
+    axes, mean_over : as in `arspec.value`.
+    mask : boolean tensor over the leading axes of x, true where x is valid.
+
+    Returns
+    -------
+    A 0-d tensor of the backend: float64 for a float64 x, else float32.
+
+    Raises
+    ------
+    SpecError: x is symbolic or not floating point, or a name, a shape or the mask does not fit.
+    UnsupportedError: x is complex, or Keras runs on a backend without automatic derivatives.
+
+    Example
+    -------
+    >>> import arspec, keras
+    >>> float(value(arspec.L1(0.5), keras.ops.convert_to_tensor([-1.0, 0.0, 3.0])))
+    2.0
+    """
+    if isinstance(x, keras.KerasTensor):
+        raise SpecError("x is a symbolic KerasTensor, which has no numbers; attach a rule to the layer that makes it.")
+    tensor = x.value if isinstance(x, keras.Variable) else x
+    return _engine().value(penalty, tensor, axes=axes, mean_over=mean_over, mask=mask)
+
+
+def _engine() -> Any:
+    name = keras.backend.backend()
+    if name not in _ENGINES:
+        allowed = ", ".join(sorted(_ENGINES))
+        raise UnsupportedError(f"Keras runs on the backend {name!r}; arspec_keras needs one of {allowed}.")
+    return importlib.import_module(_ENGINES[name])
+
+
+def is_concrete(x: Any) -> bool:
+    """Return whether `x` holds numbers, as it does outside of traced and compiled code."""
+    name = keras.backend.backend()
+    if name == "jax":
+        import jax
+
+        return not isinstance(x, jax.core.Tracer)
+    if name == "tensorflow":
+        return hasattr(x, "numpy")
+    import torch
+
+    return not torch.compiler.is_compiling()
+
+
+def losses_are_dropped() -> bool:
+    """Return whether Keras runs a call only for its outputs, as to infer shapes or to predict on JAX."""
+    return keras_backend.in_stateless_scope() and not keras_backend.get_stateless_scope().collect_losses
+
+
+def forget_stale_losses(model: keras.Model) -> None:
+    """Make Keras forget the losses of earlier stateless calls of `model`.
+
+    Keras knows them by `id`, which Python gives again to other tensors, and clears them only
+    in `model(x)`: after a second trace `model.losses` could hold a layer's own loss twice.
+    """
+    if keras_backend.in_stateless_scope() and not keras_backend.get_stateless_scope().losses:
+        model._loss_ids.clear()
+
+
+def stored_precision() -> AbstractContextManager[Any]:
+    """Read variables in the dtype they are stored in, also under a mixed-precision policy."""
+    return keras_backend.AutocastScope(None)
+
+
+def propagated_mask(x: Any) -> Any:
+    """Return the mask that Keras itself gave the tensor, such as that of an Embedding, or None."""
+    return keras_backend.get_keras_mask(x)
