@@ -9,6 +9,10 @@ Exit codes: 0, all is well; 1, what was checked failed; 2, it could not be run a
 import importlib
 import importlib.util
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = ("demo", "spec")
 NEEDED = ("typer", "rich")
@@ -20,14 +24,14 @@ def main() -> None:
     if missing:
         print(
             f"arspec: the command line needs {' and '.join(missing)}, not installed here. "
-            f"Try: {sys.executable} -m pip install {' '.join(missing)}",
+            "Try: pip install 'arspec[cli]'",
             file=sys.stderr,
         )
         raise SystemExit(2)
     build()()
 
 
-def build():  # noqa: ANN201  typer is imported only when it is there
+def build() -> "typer.Typer":
     """Return the typer application with every command registered."""
     import typer
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from arspec_studies.circles.data import CONFIGURATIONS
 
@@ -29,19 +29,16 @@ class Framework:
     modules : what must be importable.
     seeds : networks per configuration, chosen so that the whole demo stays under three
         minutes on two cores.
-    environment : variables its process needs.
+    command : the command that runs its worker, without options.
+    environment : variables the worker needs.
     """
 
     name: str
     title: str
     modules: tuple[str, ...]
     seeds: int
+    command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def command(self) -> list[str]:
-        """The command that runs this framework's worker, without its options."""
-        return [sys.executable, "-m", f"arspec_studies.circles.train_{self.name}"]
 
     def missing(self) -> list[str]:
         """Return the modules that are not installed, without importing any."""
@@ -54,12 +51,17 @@ KERAS_BACKENDS = ("jax", "torch", "tensorflow")
 def frameworks(keras_backend: str = "jax") -> dict[str, Framework]:
     """Return every framework by name; the one that takes longest stands first, to start first."""
     keras_seeds = 10 if keras_backend == "jax" else 1
-    keras = Framework(
-        "keras", "Keras", ("keras", keras_backend), keras_seeds, environment={"KERAS_BACKEND": keras_backend}
+    environment = {"KERAS_BACKEND": keras_backend}
+    found = (
+        Framework("torch", "PyTorch", ("torch",), 10, _worker("torch")),
+        Framework("keras", "Keras", ("keras", keras_backend), keras_seeds, _worker("keras"), environment),
+        Framework("jax", "JAX", ("jax", "flax", "optax"), 30, _worker("jax")),
     )
-    torch = Framework("torch", "PyTorch", ("torch",), seeds=10)
-    jax = Framework("jax", "JAX", ("jax", "flax", "optax"), seeds=30)
-    return {framework.name: framework for framework in (torch, keras, jax)}
+    return {framework.name: framework for framework in found}
+
+
+def _worker(name: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"arspec_studies.circles.train_{name}")
 
 
 @dataclass(slots=True)
@@ -127,8 +129,9 @@ def run(
         return {name: future.result() for name, future in futures.items()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in running:
+        for process in list(running):
             process.kill()
+            process.wait()
 
 
 def _run_one(
@@ -145,26 +148,32 @@ def _run_one(
         return outcome
     options = ["--seeds", str(seeds), "--epochs", str(epochs), "--output", str(output)]
     log = output / f"{framework.name}.log"
-    with log.open("w", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            [*framework.command, *options],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env={**worker_environment(), **framework.environment},
-        )
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        _start([*framework.command, *options], framework, errors) as process,
+    ):
         running.append(process)
         finished = _follow(process, outcome, on_event)
-        code = process.wait()
     running.remove(process)
+    code = process.returncode
     outcome.seconds = round(time.monotonic() - started, 1)
     if code != 0 or not finished:
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
         outcome.error = how if code else "stopped before it was done"
         outcome.details = "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:])
     return outcome
+
+
+def _start(command: list[str], framework: Framework, errors: TextIO) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**worker_environment(), **framework.environment},
+    )
 
 
 def _follow(process: subprocess.Popen[str], outcome: Outcome, on_event: OnEvent) -> bool:

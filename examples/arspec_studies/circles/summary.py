@@ -117,8 +117,8 @@ _QUANTITIES = {
 def comparisons(rows: Sequence[Row], names: Sequence[str]) -> list[Comparison]:
     """Arrange the rows by configuration and quantity, one cell per framework of `names`."""
     found = {(row.configuration, row.quantity, row.framework): row for row in rows}
-    table = []
-    for configuration in PENALIZED:
+    table: list[Comparison] = []
+    for configuration in PENALIZED if names else ():
         for quantity, label in _QUANTITIES.items():
             line = [found[configuration.name, quantity, name] for name in names]
             reference = next((f"{row.reference:.9g}" for row in line if row.reference is not None), "")
