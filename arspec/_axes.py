@@ -33,11 +33,13 @@ class Axes:
     names : one name per axis of x, in order.
     mean_over : the names averaged over; every other axis is summed.
     mask : boolean array with the rank of x (size 1 where it does not vary), or None.
+    dtype : the dtype x had before it was lifted to float64.
     """
 
     names: tuple[str, ...]
     mean_over: tuple[str, ...] = ()
     mask: Any = field(default=None, compare=False)
+    dtype: str = "float32"
 
     def index(self, name: str) -> int:
         """Return the position of the axis called `name`."""
@@ -70,9 +72,9 @@ def parse_mean_over(mean_over: object) -> MeanOver:
     ------
     SpecError: an unknown axis or shorthand, a name twice, or another type.
     """
-    if mean_over == MEAN:
-        return MEAN
     if isinstance(mean_over, str):
+        if mean_over == MEAN:
+            return MEAN
         if mean_over in SHORTHANDS:
             return SHORTHANDS[mean_over]
         if mean_over in AXIS_NAMES:
@@ -116,8 +118,6 @@ def resolve_axes(rank: int, axes: object = None, mean_over: object = ()) -> Axes
 
 
 def _names(axes: object) -> tuple[str, ...]:
-    if isinstance(axes, Axes):
-        return axes.names
     names = tuple(axes.split()) if isinstance(axes, str) else axes
     if not isinstance(names, list | tuple):
         raise SpecError(f"axes={axes!r}; expected names separated by spaces, such as 'batch time feature'.")

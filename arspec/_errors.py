@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 
 class SpecError(ValueError):
@@ -29,11 +31,24 @@ def require_number(owner: str, name: str, value: object, *, positive: bool = Fal
     """Return `value` as a finite float that is ≥ 0 (> 0 if `positive`), or raise SpecError."""
     bound = "> 0" if positive else ">= 0"
     expected = f"expected a finite number {bound}"
-    if isinstance(value, bool) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
-        raise SpecError(f"{owner}: {name}={value!r}; {expected}.")
-    number = float(value)  # pyright: ignore[reportArgumentType]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SpecError(f"{owner}: {name}={shown(value)}; {expected}.")
+    number = _as_float(value)
     in_range = number > 0 if positive else number >= 0
     if not (in_range and number < float("inf")):
         cure = " A penalty that rewards is a negative coefficient; arspec does not define one." if number < 0 else ""
-        raise SpecError(f"{owner}: {name}={value!r}; {expected}.{cure}")
-    return number
+        raise SpecError(f"{owner}: {name}={shown(value)}; {expected}.{cure}")
+    return abs(number)  # -0.0 is 0.0, in a document too
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer or a fraction beyond the range of float64
+        return float("inf") if value > 0 else float("-inf")
+
+
+def shown(value: object) -> str:
+    """Return `repr(value)`, cut to a length that fits a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

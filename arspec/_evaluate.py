@@ -13,6 +13,7 @@ from typing import Any
 
 from arspec._axes import Axes, resolve_axes
 from arspec._errors import SpecError, UnsupportedError
+from arspec._means import mean_count, mean_weight
 from arspec._namespace import FLOAT_DTYPES, Array, Namespace, cut, power_of_two_below
 from arspec.penalties._base import Component, components, is_penalty
 
@@ -26,7 +27,7 @@ def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any)
         raise UnsupportedError(f"x is {name}; penalties of complex tensors are not defined. Penalize abs(x), say.")
     if name not in FLOAT_DTYPES:
         raise SpecError(f"x is {name}; expected one of {', '.join(FLOAT_DTYPES)}. Convert it, for example to float32.")
-    return resolve_axes(len(x.shape), axes, mean_over)
+    return replace(resolve_axes(len(x.shape), axes, mean_over), dtype=name)
 
 
 def expand_mask(mask: Array | None, x: Array, *, xp: Namespace) -> Array | None:
@@ -36,7 +37,8 @@ def expand_mask(mask: Array | None, x: Array, *, xp: Namespace) -> Array | None:
     if xp.dtype_name(mask) != "bool":
         raise SpecError(f"mask has dtype {xp.dtype_name(mask)}; expected bool, true where x is valid.")
     given, shape = tuple(mask.shape), tuple(x.shape)
-    if len(given) > len(shape) or any(None not in (m, n) and m not in (1, n) for m, n in zip(given, shape, strict=False)):
+    fits = (None in (m, n) or m in (1, n) for m, n in zip(given, shape, strict=False))
+    if len(given) > len(shape) or not all(fits):
         raise SpecError(f"mask has shape {given}; expected the leading axes of x, whose shape is {shape}.")
     return xp.reshape(mask, xp.shape(mask) + (1,) * (len(shape) - len(given)))
 
@@ -79,6 +81,8 @@ def wide_gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp:
 
 
 def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
+    if 0 in x.shape:
+        return xp.zeros(xp.cast(x, "float64"), tuple(x.shape))
     x = _blank(xp.lift(x), axes, xp)
     total = None
     for component in components(penalty):
@@ -92,16 +96,18 @@ def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace
 
 def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array:
     penalty = component.penalty
+    if 0 in x.shape:
+        return xp.zeros(xp.cast(x, "float64"), ())
     if _works_in_blocks(penalty, x, axes, xp):
         summed = _blocked_sum(penalty, xp.reshape(x, (-1,)), xp, axes)
-        return xp.multiply(summed, xp.share(component.coefficient, _count(xp.shape(x), axes)))
+        return xp.multiply(summed, xp.share(component.coefficient, mean_count(xp.shape(x), axes)))
     wide = _blank(xp.lift(x), axes, xp)
     terms = penalty.terms(wide, xp=xp, axes=axes)
     _check_terms(penalty, terms, wide, axes)
     if axes.mask is None:
-        return xp.multiply(xp.sum(terms), xp.share(component.coefficient, _count(xp.shape(terms), axes)))
+        return xp.multiply(xp.sum(terms), xp.share(component.coefficient, mean_count(xp.shape(terms), axes)))
     valid = penalty.terms_mask(axes.mask, xp=xp, axes=axes)
-    weighted = xp.multiply(terms, _mean_weight(valid, xp.shape(terms), xp, axes))
+    weighted = xp.multiply(terms, mean_weight(valid, xp.shape(terms), xp, axes))
     return xp.multiply(xp.sum(xp.where(valid, weighted, 0.0)), component.coefficient)
 
 
@@ -109,37 +115,23 @@ def _term_weight(component: Component, x: Array, xp: Namespace, axes: Axes) -> A
     """Return coefficient / n: a number, or with a mask an array that fits the terms."""
     shape = component.penalty.terms_shape(xp.shape(x), axes=axes)
     if axes.mask is None:
-        return xp.share(component.coefficient, _count(shape, axes))
+        return xp.share(component.coefficient, mean_count(shape, axes))
     valid = component.penalty.terms_mask(axes.mask, xp=xp, axes=axes)
-    weight = xp.multiply(_mean_weight(valid, shape, xp, axes), component.coefficient)
+    weight = xp.multiply(mean_weight(valid, shape, xp, axes), component.coefficient)
     return xp.where(valid, weight, 0.0)
-
-
-def _mean_weight(valid: Array, shape: tuple[int, ...], xp: Namespace, axes: Axes) -> Array:
-    """Return 1 / (number of valid terms averaged) per position, 0 where there is none."""
-    sizes = enumerate(zip(shape, xp.shape(valid), strict=True))
-    full = tuple(n if i in axes.averaged else m for i, (n, m) in sizes)
-    counted = xp.sum(xp.cast(xp.broadcast_to(valid, full), "float64"), axes.averaged)
-    return xp.where(counted == 0, 0.0, xp.reciprocal(xp.where(counted == 0, 1.0, counted)))
 
 
 def _blank(x: Array, axes: Axes, xp: Namespace) -> Array:
     return x if axes.mask is None else xp.where(axes.mask, x, 0.0)
 
 
-def _count(shape: tuple[Any, ...], axes: Axes) -> Any:
-    count = 1
-    for index in axes.averaged:
-        count *= shape[index]
-    return count
-
-
 def _check_terms(penalty: Any, terms: Array, x: Array, axes: Axes) -> None:
-    expected = penalty.terms_shape(tuple(x.shape), axes=axes)
+    shape = tuple(x.shape)
+    expected = tuple(penalty.terms_shape(shape, axes=axes))
     got = tuple(terms.shape) if hasattr(terms, "shape") else type(terms).__name__
-    if got != tuple(expected):
+    if got != expected:
         raise SpecError(
-            f"{type(penalty).__name__}.terms returned {got} for x of shape {tuple(x.shape)}; expected {tuple(expected)}. "
+            f"{type(penalty).__name__}.terms returned {got} for x of shape {shape}; expected {expected}. "
             "Terms keep every axis of x (size 1 where one is reduced); arspec does the summing."
         )
 
@@ -164,8 +156,10 @@ def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
 
     def tree(first: int, step: int) -> Array:
         if first + step >= rows:
-            row = cut(flat, 0, first * block, min((first + 1) * block, _size(flat)))
-            return penalty.terms(xp.lift(row), xp=xp, axes=axes)
+            row = xp.lift(cut(flat, 0, first * block, min((first + 1) * block, _size(flat))))
+            terms = penalty.terms(row, xp=xp, axes=axes)
+            _check_terms(penalty, terms, row, axes)
+            return terms
         low, high = tree(first, 2 * step), tree(first + step, 2 * step)
         if high.shape == low.shape:
             return low + high
@@ -177,7 +171,7 @@ def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
 def _blocked_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
     block = int(xp.block_size(x) or 1)
     flat, dtype = xp.reshape(x, (-1,)), xp.dtype_name(x)
-    weights = [(c.penalty, xp.share(c.coefficient, _count(xp.shape(x), axes))) for c in components(penalty)]
+    weights = [(c.penalty, xp.share(c.coefficient, mean_count(xp.shape(x), axes))) for c in components(penalty)]
     if upstream is not None:
         weights = [(p, xp.multiply(upstream, w)) for p, w in weights]
     out = xp.zeros(flat, tuple(flat.shape))
@@ -193,4 +187,3 @@ def _size(x: Array) -> int:
     for n in x.shape:
         size *= int(n)
     return size
-

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from arspec import _evaluate
-from arspec._axes import Axes, resolve_axes
+from arspec._axes import Axes
 from arspec._errors import SpecError
-from arspec._namespace import NumpyNamespace
-from arspec.penalties._base import is_penalty
+from arspec._namespace import FLOAT_DTYPES, NumpyNamespace
 
 _NUMPY = NumpyNamespace()
 
@@ -71,13 +70,30 @@ def gradient(
            [ 0.5,  0.5]])
     """
     array, resolved = _prepare(penalty, x, axes, mean_over, mask)
-    upstream = np.asarray(cotangent, _evaluate.value_dtype(array, _NUMPY))
     with np.errstate(all="ignore"):
+        upstream = _number(cotangent).astype(_evaluate.value_dtype(array, _NUMPY))
         return np.asarray(_evaluate.gradient(penalty, array, upstream, xp=_NUMPY, axes=resolved))
 
 
 def _prepare(penalty: Any, x: Any, axes: Any, mean_over: Any, mask: Any) -> tuple[np.ndarray, Axes]:
-    array = np.asarray(x)
+    array = _array(x)
     resolved = _evaluate.prepare(penalty, array, xp=_NUMPY, axes=axes, mean_over=mean_over)
     given = None if mask is None else np.asarray(mask)
     return array, _evaluate.with_mask(resolved, given, array, _NUMPY)
+
+
+def _array(x: Any) -> np.ndarray:
+    if isinstance(x, np.ma.MaskedArray):
+        raise SpecError("x is a NumPy masked array; pass its parts: value(penalty, x.data, mask=~x.mask).")
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        cure = "For a framework's tensor call the `value` of its adapter."
+        raise SpecError(f"x is a {type(x).__name__} that NumPy cannot read: {error} {cure}") from None
+
+
+def _number(cotangent: Any) -> np.ndarray:
+    number = np.asarray(cotangent)
+    if number.shape != () or not (number.dtype.kind in "iu" or number.dtype.name in FLOAT_DTYPES):
+        raise SpecError(f"cotangent={cotangent!r}; expected one number, such as a loss scale.")
+    return number

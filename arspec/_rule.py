@@ -43,7 +43,7 @@ class Rule:
             raise SpecError(f"penalty={penalty!r}; expected a penalty such as L1(1e-4).")
         if not isinstance(layer, str) or not layer.strip("./ "):
             raise SpecError(f"layer={layer!r}; expected the path of a layer or a glob, such as 'hidden' or '**'.")
-        if placement not in PLACEMENTS:
+        if placement not in tuple(PLACEMENTS):  # a tuple: what came may not be hashable
             raise unknown("placement", placement, PLACEMENTS)
         parsed = default_mean_over(placement) if mean_over is None else parse_mean_over(mean_over)
         for name, value in (("penalty", penalty), ("layer", layer), ("placement", placement), ("mean_over", parsed)):

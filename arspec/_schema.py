@@ -1,5 +1,6 @@
 """The JSON Schema of a spec document, generated from the penalty classes."""
 
+import sys
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -7,6 +8,8 @@ from arspec._axes import AXIS_NAMES, MEAN, SHORTHANDS
 from arspec._placements import PLACEMENTS
 from arspec._spec import SPEC_VERSION
 from arspec.penalties import Penalty, Sum, registered
+
+_NUMBER = {"type": "number", "minimum": 0, "maximum": sys.float_info.max}
 
 
 def json_schema() -> dict[str, Any]:
@@ -42,8 +45,8 @@ def _rule_schema() -> dict[str, Any]:
 
 
 def _sum_schema() -> dict[str, Any]:
-    part = _object({"factor": {"type": "number", "minimum": 0}, "penalty": {"$ref": "#/$defs/penalty"}})
-    return _object({"name": {"const": Sum.name}, "summands": _list(part)})
+    part = _object({"factor": _NUMBER, "penalty": {"$ref": "#/$defs/penalty"}})
+    return _object({"name": {"const": Sum.name}, "summands": {**_list(part), "minItems": 1}})
 
 
 def _penalty_schema(cls: type[Penalty]) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def _penalty_schema(cls: type[Penalty]) -> dict[str, Any]:
 
 
 def _parameter_schema(kind: Any) -> dict[str, Any]:
-    return {"type": "number", "minimum": 0} if kind is float else {}
+    return dict(_NUMBER) if kind is float else {}
 
 
 def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -126,17 +126,25 @@ def _matched_layers(rule: Rule, layers: Sequence[Layer]) -> list[Layer]:
     met = [layer for layer in named if exact or layer.in_globs]
     for layer in met:
         if rule.placement in layer.refused:
-            raise UnsupportedError(f"layer {layer.path!r} ({layer.kind}), {rule.placement}: {layer.refused[rule.placement]}")
+            who = f"layer {layer.path!r} ({layer.kind})"
+            raise UnsupportedError(f"{who}, {rule.placement}: {layer.refused[rule.placement]}")
     served = [layer for layer in met if rule.placement in layer.placements]
     if not served:
-        offers = sorted({placement for layer in named for placement in layer.placements})
-        who = f"layer {named[0].path!r} ({named[0].kind})" if len(named) == 1 else f"none of {_some([x.path for x in named])}"
-        verb = "has no" if len(named) == 1 else "has the"
-        raise SpecError(
-            f"the rule {rule.key} matches nothing: {who} {verb} placement {rule.placement!r}; "
-            f"there is {_some(offers) if offers else 'none that can be named'}."
-        )
+        raise _unserved(rule, named, met)
     return served
+
+
+def _unserved(rule: Rule, named: list[Layer], met: list[Layer]) -> SpecError:
+    """Build the error for a rule whose layers do not have its placement."""
+    if any(rule.placement in layer.placements for layer in named):
+        why = f"{rule.layer!r} names only layers without parameters; name each of them by its full path"
+        return SpecError(f"the rule {rule.key} matches nothing: {why}: {_some([layer.path for layer in named])}.")
+    who = f"none of {_some([layer.path for layer in named])} has the"
+    if len(named) == 1:
+        who = f"layer {named[0].path!r} ({named[0].kind}) has no"
+    offers = sorted({placement for layer in met for placement in layer.placements})
+    there = _some(offers) if offers else "none that can be named"
+    return SpecError(f"the rule {rule.key} matches nothing: {who} placement {rule.placement!r}; there is {there}.")
 
 
 def _parts(path: str) -> list[str]:

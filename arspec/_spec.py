@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arspec._errors import SpecError, did_you_mean, unknown
+from arspec._axes import parse_mean_over
+from arspec._errors import SpecError, did_you_mean, require_number, shown, unknown
 from arspec._placements import PLACEMENTS
 from arspec._rule import Rule
 from arspec.penalties import _base
 
 SPEC_VERSION = "2026.1"
 _RULE_KEYS = ("penalty", "layer", "placement", "mean_over")
+_EXAMPLE = {"name": "l1", "coefficient": 0.0001}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +82,28 @@ class Spec:
                 raise SpecError(f"spec version {document['arspec']!r}; this arspec reads {SPEC_VERSION!r}.")
         with at("rules"):
             if not isinstance(document["rules"], list):
-                raise SpecError(f"got {_shown(document['rules'])}; expected a list.")
+                raise SpecError(f"got {shown(document['rules'])}; expected a list.")
         return cls(_read_rule(rule, f"rules[{index}]") for index, rule in enumerate(document["rules"]))
 
     @classmethod
     def from_json(cls, text: str) -> "Spec":
         """Build a Spec from JSON text; errors as `from_document`, and for broken JSON."""
-        return cls.from_document(_parse(text))
+        if not isinstance(text, str):
+            raise SpecError(f"text={shown(text)}; expected JSON text. From a file: arspec.load(path).")
+        try:
+            return cls.from_document(_parse(text))
+        except RecursionError:
+            raise SpecError("the JSON is nested too deeply for an arspec document.") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, all of it or nothing."""
         target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(self.to_json(), encoding="utf-8")
-        partial.replace(target)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(self.to_json(), encoding="utf-8")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Spec:
@@ -103,10 +113,10 @@ def load(path: str | os.PathLike[str]) -> Spec:
     ------
     SpecError: the file is truncated, is not JSON or is not an arspec document; the text
         names the file and the place in it.
-    FileNotFoundError: there is no such file.
+    OSError: the file cannot be read, for example FileNotFoundError.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not a text file ({error.reason} at byte {error.start}); expected JSON.") from None
     with at(str(path)):
@@ -128,41 +138,50 @@ def _read_rule(document: Any, path: str) -> Rule:
         _require_keys(document, required=_RULE_KEYS[:3], allowed=_RULE_KEYS)
     penalty = _read_penalty(document["penalty"], f"{path}.penalty")
     with at(f"{path}.placement"):
-        if document["placement"] not in PLACEMENTS:
+        if document["placement"] not in tuple(PLACEMENTS):
             raise unknown("placement", document["placement"], PLACEMENTS)
-    with at(path):
-        return Rule(
-            penalty, layer=document["layer"], placement=document["placement"], mean_over=document.get("mean_over")
-        )
+    with at(f"{path}.mean_over"):
+        given = document.get("mean_over")
+        mean_over = None if given is None else parse_mean_over(given)
+    with at(f"{path}.layer"):  # the one thing left to refuse
+        return Rule(penalty, layer=document["layer"], placement=document["placement"], mean_over=mean_over)
 
 
 def _read_penalty(document: Any, path: str) -> _base.Penalty:
     with at(path):
         _require_object(document)
         if "name" not in document:
-            raise SpecError("no key 'name'; expected one such as {\"name\": \"l1\", \"coefficient\": 0.0001}.")
-        if document["name"] == _base.Sum.name:
-            _require_keys(document, required=("name", "summands"), allowed=("name", "summands"))
-            return _read_sum(document["summands"], f"{path}.summands")
+            raise SpecError(f"no key 'name'; expected an object such as {json.dumps(_EXAMPLE)}.")
+    if document["name"] == _base.Sum.name:
+        return _read_sum(document, path)
+    with at(path):
         required, allowed = _base.parameter_names(document["name"])
         _require_keys(document, required=("name", *required), allowed=("name", *allowed))
         return _base.from_parameters(document)
 
 
 def _read_sum(document: Any, path: str) -> _base.Sum:
-    if not isinstance(document, list):
-        raise SpecError(f"summands: got {_shown(document)}; expected a list.")
-    summands = []
-    for index, part in enumerate(document):
-        _require_object(part)
-        _require_keys(part, required=("factor", "penalty"), allowed=("factor", "penalty"))
-        summands.append((part["factor"], _read_penalty(part["penalty"], f"summands[{index}].penalty")))
-    return _base.Sum(tuple(summands))
+    with at(path):
+        _require_keys(document, required=("name", "summands"), allowed=("name", "summands"))
+    with at(f"{path}.summands"):
+        if not isinstance(document["summands"], list):
+            raise SpecError(f"got {shown(document['summands'])}; expected a list.")
+    parts = [_read_summand(part, f"{path}.summands[{i}]") for i, part in enumerate(document["summands"])]
+    with at(path):
+        return _base.Sum(tuple(parts))
+
+
+def _read_summand(document: Any, path: str) -> tuple[float, _base.Penalty]:
+    with at(path):
+        _require_object(document)
+        _require_keys(document, required=("factor", "penalty"), allowed=("factor", "penalty"))
+        factor = require_number("sum", "factor", document["factor"])
+    return factor, _read_penalty(document["penalty"], f"{path}.penalty")
 
 
 def _require_object(document: Any) -> None:
     if not isinstance(document, Mapping):
-        raise SpecError(f"got {_shown(document)}; expected an object.")
+        raise SpecError(f"got {shown(document)}; expected an object.")
 
 
 def _require_keys(document: Mapping[str, Any], *, required: Iterable[str], allowed: Iterable[str]) -> None:
@@ -178,12 +197,14 @@ def _require_keys(document: Mapping[str, Any], *, required: Iterable[str], allow
 def _parse(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
+    except SpecError:
+        raise
     except json.JSONDecodeError as error:
         raise SpecError(
             f"broken or truncated JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    except RecursionError:
-        raise SpecError("the JSON is nested too deeply for an arspec document.") from None
+    except ValueError as error:  # Python reads integers of at most 4300 digits
+        raise SpecError(f"a number that cannot be read: {error}.") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -197,8 +218,3 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise SpecError(f"the key {twice!r} stands twice in one object.")
     return document
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

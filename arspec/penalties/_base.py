@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from arspec._axes import Axes
-from arspec._errors import SpecError, require_number, unknown
+from arspec._errors import SpecError, require_number, shown, unknown
 from arspec._namespace import Array, Namespace
 
 
@@ -27,14 +27,19 @@ class Penalty:
     __slots__ = ()
     name: ClassVar[str]
     elementwise: ClassVar[bool] = True
+    __array_ufunc__: ClassVar[None] = None  # np.float64(2) * penalty is ours, not NumPy's, to compute
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         """Return the terms, with every axis of x (size 1 where one is reduced)."""
         raise NotImplementedError
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        """Return the gradient of Σ weight · terms(x) with respect to x."""
-        raise NotImplementedError
+        """Return the gradient of Σ weight · terms(x) with respect to x; by default, autodiff's."""
+        return xp.pullback(lambda x: self.terms(x, xp=xp, axes=axes), x, weight)
+
+    def components(self) -> "tuple[Component, ...]":
+        """Return the simple penalties this one is the sum of, each with its coefficient."""
+        return (Component(getattr(self, "coefficient", 1.0), self),)
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         """Return the shape of the terms for x of `shape`."""
@@ -88,12 +93,21 @@ class Sum(Penalty):
 
     def __post_init__(self) -> None:
         flat: list[tuple[float, Penalty]] = []
-        for factor, penalty in self.summands:
+        for factor, penalty in _pairs(self.summands):
             if not is_penalty(penalty):
                 raise SpecError(f"Sum: {penalty!r} is not a penalty; expected one such as L1(1e-4).")
             number = require_number("Sum", "factor", factor)
             flat += [(number * old, simple) for old, simple in _summands(penalty)]
+        for component in map(_component, flat):
+            require_number("Sum", "factor × coefficient", component.coefficient)
         object.__setattr__(self, "summands", tuple(flat))
+
+
+def _pairs(summands: Any) -> tuple[Any, ...]:
+    pairs = tuple(summands) if isinstance(summands, list | tuple) else ()
+    if not pairs or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise SpecError(f"Sum: summands={shown(summands)}; expected at least one pair (factor, penalty).")
+    return pairs
 
 
 def _summands(penalty: Any) -> tuple[tuple[float, Any], ...]:
@@ -107,7 +121,12 @@ def is_penalty(candidate: object) -> bool:
 
 def components(penalty: Any) -> tuple[Component, ...]:
     """Split a penalty into simple ones, each with the coefficient that multiplies its terms."""
-    return tuple(Component(factor * getattr(p, "coefficient", 1.0), p) for factor, p in _summands(penalty))
+    return tuple(map(_component, _summands(penalty)))
+
+
+def _component(summand: tuple[float, Any]) -> Component:
+    factor, penalty = summand
+    return Component(factor * getattr(penalty, "coefficient", 1.0), penalty)
 
 
 # The registry is filled while this package is imported and by `register`; a name is bound once.
@@ -120,8 +139,12 @@ def register(cls: PenaltyClass) -> PenaltyClass:
 
     Raises
     ------
-    SpecError: the name is taken by another class.
+    SpecError: it is not a subclass of `Penalty` with a `name`, or the name is taken.
     """
+    if not (isinstance(cls, type) and issubclass(cls, Penalty) and isinstance(getattr(cls, "name", None), str)):
+        raise SpecError(f"register({cls!r}): expected a subclass of Penalty with a class attribute `name`.")
+    if cls.name == Sum.name:
+        raise SpecError(f"the penalty name {cls.name!r} is taken by sums of penalties.")
     known = _REGISTRY.setdefault(cls.name, cls)
     if known is not cls:
         raise SpecError(f"the penalty name {cls.name!r} is taken by {known.__module__}.{known.__qualname__}.")
