@@ -16,7 +16,7 @@ test: lint unit keras
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: $(SETUP)
 	$(BIN)/python -m pytest --ignore=tests/keras
