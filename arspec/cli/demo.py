@@ -46,7 +46,7 @@ def demo(
     rows = summary.agreement_rows(outcomes, folder)
     page = report.write(folder / "circles.html", outcomes, rows, epochs=epochs)
     if as_json:
-        print_json({**summary.document(outcomes, rows, epochs=epochs), "page": str(page)})
+        print_json({**summary.document(outcomes, rows, epochs=epochs), "page": str(page.resolve())})
     else:
         terminal.show(out(), outcomes, rows, page)
     terminal.show_failures(err(), outcomes)
