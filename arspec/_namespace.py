@@ -6,9 +6,12 @@ dtype, and a guard where its compiler fuses a product into a following sum. Comm
 the rules R1-R13 of docs/numerics.md.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from arspec._errors import UnsupportedError
 
 Array = Any
 
@@ -106,6 +109,111 @@ class Namespace:
         one = self.where(x == x, 1.0, x)
         return self.guard(one / self.guard(x))
 
+    def divide(self, x: Array, y: Array) -> Array:
+        """x / y by an IEEE division, safe to add to something (R2, R3)."""
+        return self.guard(x / self.guard(y))
+
+    def sqrt(self, x: Array) -> Array:
+        """√x, correctly rounded (R10)."""
+        return self.guard(self.lib.sqrt(x))
+
+    def exp(self, x: Array) -> Array:
+        return self.lib.exp(x)
+
+    def log(self, x: Array) -> Array:
+        return self.lib.log(x)
+
+    def log1p(self, x: Array) -> Array:
+        return self.lib.log1p(x)
+
+    def tanh(self, x: Array) -> Array:
+        return self.lib.tanh(x)
+
+    def power(self, x: Array, exponent: float) -> Array:
+        """x^exponent for x >= 0; by products and one √ where 2·exponent is a small whole number (R5)."""
+        doubled = 2 * abs(exponent)
+        if not doubled.is_integer() or doubled > 16:
+            return self.guard(self.raw_power(x, exponent))
+        result = self.sqrt(x) if doubled % 2 else self.where(x == x, 1.0, x)
+        for _ in range(int(doubled // 2)):
+            result = self.multiply(result, x)
+        return result if exponent >= 0 else self.reciprocal(result)
+
+    def remainder_of_log1p(self, x: Array) -> Array:
+        """x - log(1 + x), which is >= 0, without cancellation near 0.
+
+        With z = x / (2 + x), log(1 + x) = 2 (z + z³/3 + z⁵/5 + ...), and x - 2z = x·z.
+        """
+        near = self.abs(x) < 0.125
+        small = self.where(near, x, 0.0)
+        z = self.divide(small, 2.0 + small)
+        z_squared = self.square(z)
+        series = self.where(x == x, 1 / 17, x)
+        for odd in (15, 13, 11, 9, 7, 5, 3):
+            series = self.multiply(series, z_squared) + 1 / odd
+        cubic = self.multiply(self.multiply(z_squared, z), series)
+        return self.where(near, self.multiply(small, z) - (cubic + cubic), x - self.log1p(self.where(near, 0.0, x)))
+
+    # Reductions other than the sum do not round.
+
+    def max(self, x: Array, axis: tuple[int, ...]) -> Array:
+        """Largest entry over `axis`, kept with size 1; NaN if there is one (R6)."""
+        is_nan = x != x
+        largest = self.raw_max(self.where(is_nan, 0.0, x), axis)
+        return self.where(self.any(is_nan, axis), float("nan"), largest)
+
+    def any(self, condition: Array, axis: tuple[int, ...]) -> Array:
+        """Whether one entry over `axis`, kept with size 1, is true."""
+        return self.raw_max(self.cast(condition, "float64"), axis) > 0.5
+
+    def raw_max(self, x: Array, axis: tuple[int, ...]) -> Array:
+        """Largest entry over `axis`, kept with size 1, where there is no NaN."""
+        return self.lib.max(x, axis=axis, keepdims=True) if axis else x
+
+    def raw_power(self, x: Array, exponent: float) -> Array:
+        return self.lib.power(x, exponent)
+
+    def raw_matmul(self, x: Array, y: Array) -> Array:
+        return self.lib.matmul(x, y)
+
+    def permute(self, x: Array, order: tuple[int, ...]) -> Array:
+        return self.lib.transpose(x, order)
+
+    def constant(self, array: np.ndarray, like: Array) -> Array:
+        """Return a NumPy array as an array of this library, on the device of `like`."""
+        return self.lib.asarray(array)
+
+    def pullback(self, function: Callable[[Array], Array], x: Array, weight: Array | float) -> Array:
+        """Return the gradient of Σ weight · function(x) by the framework's autodiff."""
+        raise UnsupportedError(
+            "this penalty defines no terms_gradient, and NumPy has no autodiff; "
+            "define terms_gradient, or ask an adapter (torch, JAX, TensorFlow) for the gradient."
+        )
+
+    def matmul(self, x: Array, y: Array) -> Array:
+        """Product of two matrices with the same bits whatever the order of its sums.
+
+        Both factors are cut into slices so short that a product of two slices has no
+        rounding at all (K. Ozaki et al., Numerical Algorithms 59, 2012). What is left below
+        the last slice, 2⁻⁵⁴ of the largest entry of a row or column, is added inexactly.
+        """
+        bits, slices = (18, 3) if isinstance(x.shape[1], int) and x.shape[1] <= 1 << 15 else (13, 5)
+        left, left_rest = self._slices(x, 1, bits, slices)
+        right, right_rest = self._slices(y, 0, bits, slices)
+        total = self.raw_matmul(left_rest, y) + self.raw_matmul(x - left_rest, right_rest)
+        for order in reversed(range(2 * slices - 1)):
+            for i in range(max(0, order - slices + 1), min(order, slices - 1) + 1):
+                total = total + self.raw_matmul(left[i], right[order - i])
+        return total
+
+    def _slices(self, x: Array, axis: int, bits: int, slices: int) -> tuple[list[Array], Array]:
+        found = []
+        for _ in range(slices):
+            shift = self.max(self.abs(x), (axis,)) * 2.0 ** (53 - bits)
+            found.append(self.guard(x + shift) - shift)
+            x = x - found[-1]
+        return found, x
+
     # Sums have one order everywhere.
 
     def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
@@ -127,10 +235,8 @@ class Namespace:
             return self.zeros(x, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
         while size > 1:
             half = power_of_two_below(size)
-            low, high = cut(x, axis, 0, half), cut(x, axis, half, size)
-            paired = cut(low, axis, 0, size - half) + high
-            rest = cut(low, axis, size - half, half)
-            x = paired if size == 2 * half else self.concat([paired, rest], axis)
+            met, high = cut(x, axis, 0, size - half), cut(x, axis, half, size)
+            x = met + high if size == 2 * half else self.concat([met + high, cut(x, axis, size - half, half)], axis)
             size = half
         return x
 

@@ -244,7 +244,7 @@ def _refuse_config(model: keras.Model) -> None:
 
     def get_config() -> Any:
         raise UnsupportedError(
-            "a regularized Keras model cannot be saved or copied whole yet: its penalties would be lost without a word. "
+            "a regularized Keras model cannot be saved or copied whole yet: its penalties would be lost. "
             "Save the spec beside it: spec.save('spec.json'), arspec_keras.detach(model), model.save(...); after "
             "loading, attach again. model.save_weights(...) works as always."
         )

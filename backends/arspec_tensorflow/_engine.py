@@ -69,6 +69,10 @@ class TensorFlowNamespace(Namespace):
     def broadcast_to(self, x: tf.Tensor, shape: tuple[Any, ...]) -> tf.Tensor:
         return tf.broadcast_to(x, shape)
 
+    def flush(self, x: tf.Tensor, smallest: float) -> tf.Tensor:
+        # A difference, not a choice: the derivative stays 1 at 0, or L2 would be flat there.
+        return x - tf.stop_gradient(self.where(tf.abs(x) < smallest, x, 0.0))
+
     def halve(self, x: tf.Tensor, axis: int) -> tf.Tensor:
         if None in x.shape.as_list() and x.shape[axis] in (None, 0):
             return halve_at_run_time(x, axis)
@@ -78,6 +82,7 @@ class TensorFlowNamespace(Namespace):
 XP = TensorFlowNamespace()
 
 
+@tf.autograph.experimental.do_not_convert
 def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> tf.Tensor:
     """Evaluate a penalty of a tensor as a differentiable scalar.
 

@@ -3,29 +3,34 @@
 The tree of `Namespace.halve` cuts at the largest power of two below the size, which gives
 the same bits as padding with zeros to a power of two and halving until one entry is left.
 Halving an axis of size 1 adds a zero, so a fixed number of steps serves every size. A loop
-would need fewer, but XLA allows no loop whose tensors change shape.
+would need fewer, but XLA allows no loop whose tensors change shape. What the steps need to
+know is computed for all of them at once, which leaves three operations in each.
 """
 
 import tensorflow as tf
 
-MOST_HALVINGS = 40
+HALVINGS = 40
 
 
 def halve_at_run_time(x: tf.Tensor, axis: int) -> tf.Tensor:
     """Sum `x` over `axis`, kept with size 1, in the order of the core's tree."""
     shape = tf.shape(x, out_type=tf.int64)
-    size = _next_power_of_two(shape[axis])
-    x = tf.reshape(x, (tf.reduce_prod(shape[:axis]), shape[axis], tf.reduce_prod(shape[axis + 1 :])))
-    x = _padded(x, size)
-    for _ in range(MOST_HALVINGS):
-        size = tf.maximum(size // 2, 1)
-        x = x[:, :size] + _padded(x[:, size:], size)
+    entries, padded = shape[axis], _next_power_of_two(shape[axis])
+    x = tf.reshape(x, (tf.reduce_prod(shape[:axis]), entries, tf.reduce_prod(shape[axis + 1 :])))
+    x = tf.pad(x, [[0, 0], [0, padded - entries], [0, 0]])
+    for halves, padding in zip(*_steps(padded), strict=True):
+        low, high = tf.raw_ops.SplitV(value=x, size_splits=halves, axis=1, num_split=2)
+        x = low + tf.pad(high, padding)
     return tf.reshape(x, tf.concat([shape[:axis], [1], shape[axis + 1 :]], 0))
 
 
-def _padded(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    missing = size - tf.shape(x, out_type=tf.int64)[1]
-    return tf.pad(x, [[0, 0], [0, missing], [0, 0]])
+def _steps(size: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Return for every halving the sizes of both halves, and what the second one lacks."""
+    before = tf.maximum(tf.bitwise.right_shift(size, tf.range(HALVINGS, dtype=tf.int64)), 1)
+    low = tf.maximum(before // 2, 1)
+    halves = tf.stack([low, before - low], axis=1)
+    paddings = tf.pad((2 * low - before)[:, None, None], [[0, 0], [1, 1], [1, 0]])
+    return tf.unstack(halves), tf.unstack(paddings)
 
 
 def _next_power_of_two(size: tf.Tensor) -> tf.Tensor:

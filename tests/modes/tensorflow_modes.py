@@ -1,4 +1,7 @@
-"""The modes of the TensorFlow engine: value and gradient in each, for the identity tests."""
+"""Value and gradient of a penalty in TensorFlow, per execution mode, as NumPy arrays.
+
+In the dynamic modes every size is unknown while tracing, as the batch is in Keras' `fit`.
+"""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -6,55 +9,65 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-import arspec_tensorflow
+from arspec_tensorflow import value
 
 Result = tuple[np.ndarray, np.ndarray]
 
 
-def _differentiated(
-    x: tf.Tensor, cotangent: tf.Tensor, mask: tf.Tensor | None, penalty: Any, axes: Any, mean_over: Any
-):
+def _differentiated(x: tf.Tensor, cotangent: tf.Tensor, mask: tf.Tensor | None, penalty: Any, options: Any) -> Any:
     with tf.GradientTape() as tape:
         tape.watch(x)
-        value = arspec_tensorflow.value(penalty, x, axes=axes, mean_over=mean_over, mask=mask)
-        loss = value * tf.cast(cotangent, value.dtype)
-    return value, tape.gradient(loss, x)
+        found = value(penalty, x, mask=mask, **dict(options))
+        loss = found * tf.cast(cotangent, found.dtype)
+    return found, tape.gradient(loss, x)
+
+
+def eager(penalty: Any, x: np.ndarray, *, cotangent: float = 1.0, mask: Any = None, **options: Any) -> Result:
+    factor = tf.constant(cotangent, tf.float64)
+    return _to_numpy(_differentiated(tf.constant(x), factor, _mask(mask), penalty, options))
+
+
+def compiled(
+    penalty: Any,
+    x: np.ndarray,
+    *,
+    cotangent: float = 1.0,
+    mask: Any = None,
+    xla: bool,
+    dynamic: bool,
+    **options: Any,
+) -> Result:
+    tensors = [tf.constant(x), tf.constant(cotangent, tf.float64), *([] if mask is None else [_mask(mask)])]
+    specs = tuple(tf.TensorSpec([None] * t.shape.rank if dynamic else t.shape, t.dtype) for t in tensors)
+    return _to_numpy(_compiled(penalty, _hashable(options), specs, xla)(*tensors))
 
 
 @cache
-def _compiled(penalty: Any, axes: Any, mean_over: Any, x: tf.TensorSpec, mask: tf.TensorSpec | None, xla: bool) -> Any:
-    signature = [x, tf.TensorSpec((), tf.float64), *([] if mask is None else [mask])]
-
-    @tf.function(input_signature=signature, jit_compile=xla)
-    def run(x: tf.Tensor, cotangent: tf.Tensor, mask: tf.Tensor | None = None):
-        return _differentiated(x, cotangent, mask, penalty, axes, mean_over)
+def _compiled(penalty: Any, options: Any, specs: tuple[tf.TensorSpec, ...], xla: bool) -> Any:
+    @tf.function(input_signature=specs, jit_compile=xla)
+    def run(x: tf.Tensor, cotangent: tf.Tensor, mask: tf.Tensor | None = None) -> Any:
+        return _differentiated(x, cotangent, mask, penalty, options)
 
     return run
 
 
-def _run(penalty: Any, x: np.ndarray, *, axes=None, mean_over=(), mask=None, cotangent=1.0, kind: str) -> Result:
-    tensor, factor = tf.constant(x), tf.constant(cotangent, tf.float64)
-    valid = None if mask is None else tf.constant(mask)
-    if kind == "eager":
-        results = _differentiated(tensor, factor, valid, penalty, axes, mean_over)
-    else:
-        hashable = (
-            tuple(axes) if isinstance(axes, list) else axes,
-            tuple(mean_over) if isinstance(mean_over, list) else mean_over,
-        )
-        unknown = "dynamic" in kind
-        shape = [None] * tensor.shape.rank if unknown else tensor.shape
-        spec = tf.TensorSpec(shape, tensor.dtype)
-        mask_spec = (
-            None if valid is None else tf.TensorSpec([None] * valid.shape.rank if unknown else valid.shape, tf.bool)
-        )
-        function = _compiled(penalty, *hashable, spec, mask_spec, kind.endswith("xla"))
-        results = function(tensor, factor) if valid is None else function(tensor, factor, valid)
-    value, gradient = (result.numpy() for result in results)
-    return np.asarray(value), gradient
+def _hashable(options: dict[str, Any]) -> Any:
+    return tuple((key, tuple(held) if isinstance(held, list) else held) for key, held in sorted(options.items()))
+
+
+def _mask(mask: np.ndarray | None) -> tf.Tensor | None:
+    return None if mask is None else tf.constant(mask)
+
+
+def _to_numpy(results: Any) -> Result:
+    found, gradient = results
+    return np.asarray(found.numpy()), np.asarray(gradient.numpy())
 
 
 MODES: dict[str, Callable[..., Result]] = {
-    f"tf_{kind}": partial(_run, kind=kind) for kind in ("eager", "function", "xla", "dynamic_function", "dynamic_xla")
+    "tf_eager": eager,
+    "tf_function": partial(compiled, xla=False, dynamic=False),
+    "tf_xla": partial(compiled, xla=True, dynamic=False),
+    "tf_dynamic_function": partial(compiled, xla=False, dynamic=True),
+    "tf_dynamic_xla": partial(compiled, xla=True, dynamic=True),
 }
