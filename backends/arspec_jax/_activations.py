@@ -12,22 +12,7 @@ from typing import Any
 
 from jax.extend import core
 
-from arspec_jax._trace import JAX_NN
-
-_SCALING = frozenset("add sub mul div neg convert_element_type copy copy_p reduce_precision".split())
-_CURVED = frozenset(
-    "abs sign exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan atan2 sinh cosh asinh acosh atanh erf "
-    "erfc erf_inv sqrt rsqrt cbrt integer_pow pow square max min clamp select_n gt lt ge le eq ne floor ceil round "
-    "is_finite and or not xor nextafter rem".split()
-)
-_SHAPING = frozenset(
-    "reshape transpose squeeze expand_dims broadcast_in_dim name sharding_constraint optimization_barrier "
-    "stop_gradient rev".split()
-)
-_LINEAR = frozenset(
-    "dot_general conv_general_dilated add add_any sub mul div neg concatenate slice dynamic_slice gather pad "
-    "reduce_sum cumsum select_n reduce_window_sum split".split()
-)
+from arspec_jax._operations import CURVED, JAX_NN, LINEAR, SCALING, SHAPING
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +47,7 @@ def _if_linear(jaxpr: core.Jaxpr, result: core.Var, variable: core.Var) -> core.
         if _is_nonlinear_use(eqn, variable):
             return Unknown(f"its result goes into {_name(eqn)}, which is not a known activation function")
         alone = sum(not isinstance(v, core.Literal) for v in eqn.invars) == 1
-        if eqn.primitive.name in _SHAPING or (alone and eqn.primitive.name in _SCALING):
+        if eqn.primitive.name in SHAPING or (alone and eqn.primitive.name in SCALING):
             followed = [_if_linear(jaxpr, result, out) for out in eqn.outvars]
             unknown = next((one for one in followed if isinstance(one, Unknown)), None)
             if unknown is not None:
@@ -78,7 +63,7 @@ def _is_nonlinear_use(eqn: core.JaxprEqn, variable: core.Var) -> bool:
         return places != [0]
     if name in ("mul", "dot_general", "conv_general_dilated"):
         return len(places) > 1
-    return name not in _LINEAR | _SHAPING | _SCALING
+    return name not in LINEAR | SHAPING | SCALING
 
 
 class _Curve:
@@ -86,7 +71,7 @@ class _Curve:
 
     def __init__(self, jaxpr: core.Jaxpr, start: core.Var) -> None:
         self._jaxpr = jaxpr
-        self._shape = tuple(start.aval.shape)  # pyright: ignore[reportAttributeAccessIssue]
+        self._shape = _shape(start)
         self._start = start
         self._steps: list[core.JaxprEqn] = []
         self._inside = {start}
@@ -101,9 +86,9 @@ class _Curve:
         self.ends = self._closings()
 
     def _is_elementwise(self, eqn: core.JaxprEqn) -> bool:
-        kinds = _SCALING | _CURVED
+        kinds = SCALING | CURVED
         known = eqn.primitive.name in kinds or any(_is_named(eqn, v) for v in eqn.invars)
-        return known and all(tuple(v.aval.shape) == self._shape for v in eqn.outvars)
+        return known and all(_shape(v) == self._shape for v in eqn.outvars)
 
     def _closings(self) -> list[int]:
         """Positions of steps whose result is all that the rest of the model sees, the first curved one on."""
@@ -112,7 +97,7 @@ class _Curve:
 
     def _is_curved(self, eqn: core.JaxprEqn) -> bool:
         name = eqn.primitive.name
-        if name not in _SCALING:
+        if name not in SCALING:
             return True
         places = [i for i, v in enumerate(eqn.invars) if not isinstance(v, core.Literal) and v in self._inside]
         return (name == "mul" and len(places) > 1) or (name == "div" and places != [0])
@@ -140,7 +125,7 @@ def _is_named(eqn: core.JaxprEqn, variable: Any) -> bool:
     name, operands = eqn.primitive.name, [v for v in eqn.invars if not isinstance(v, core.Literal)]
     if operands != [variable] or len(eqn.outvars) != 1:
         return False
-    if eqn.outvars[0].aval.shape != variable.aval.shape:
+    if _shape(eqn.outvars[0]) != _shape(variable):
         return False
     if name == "jit":
         return eqn.params["name"] in JAX_NN
@@ -164,3 +149,7 @@ def _name(eqn: core.JaxprEqn) -> str:
     if eqn.primitive.name == "jit":
         return eqn.params["name"]
     return str(eqn.params.get("name") or eqn.primitive.name)
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return tuple(variable.aval.shape)

@@ -38,7 +38,7 @@ class EquinoxModel:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         model = args[0] if args else None
         if not isinstance(model, eqx.Module):
-            raise SpecError(f"forward takes the {self._kind} first, forward(model, x); got {type(model).__name__}.")
+            raise SpecError(f"forward takes the {self._kind} first: forward(model, x); got {type(model).__name__}.")
         recorder = Recorder(self._run, (args, kwargs))
 
         def parts(_: Trace) -> Sequence[Part]:
@@ -101,29 +101,29 @@ def parts_of(model: Any, batched: bool) -> list[Part]:
 
 def _part(path: tuple[Any, ...], layer: Any, batched: bool, held: Mapping[int, int]) -> Part:
     affine, refused = _is_affine(layer), _refusals(layer, held)
-    parameters = {}
-    if affine and not refused:
-        kernel = kernel_axes(len(layer.weight.shape), output_first=True) if eqx.is_array(layer.weight) else None
-        if kernel is not None:
-            parameters["kernel"] = Parameter(_reader(path, "weight"), kernel)
-        if eqx.is_array(layer.bias):
-            bias = (
-                "output"
-                if layer.bias.ndim == 1
-                else " ".join(["output", *kernel_axes(layer.weight.ndim, output_first=True).split()[2:]])
-            )
-            parameters["bias"] = Parameter(_reader(path, "bias"), bias)
-    results = RESULT if affine else ("output",) if callable(layer) and "output" not in refused else ()
     return Part(
-        joined(path),
-        type(layer).__name__,
-        affine,
-        results,
-        parameters,
-        refused,
-        _axes(layer, batched),
-        affine or bool(refused),
+        path=joined(path),
+        kind=type(layer).__name__,
+        is_affine=affine,
+        results=RESULT if affine else ("output",) if callable(layer) else (),
+        parameters=_parameters(path, layer) if affine and not refused else {},
+        refused=refused,
+        axes=_axes(layer, batched),
+        in_globs=affine or bool(refused),
+        is_custom=not affine and "kernel" in refused and not isinstance(layer, _CLOSED),
     )
+
+
+def _parameters(path: tuple[Any, ...], layer: Any) -> dict[str, Parameter]:
+    """Describe weight (output, input, spatial) and bias (output, 1, ...); a `Shared` hole is no parameter."""
+    parameters = {}
+    axes = kernel_axes(layer.weight.ndim, output_first=True) if eqx.is_array(layer.weight) else None
+    if axes is not None:
+        parameters["kernel"] = Parameter(_reader(path, "weight"), axes)
+    if axes is not None and eqx.is_array(layer.bias):
+        spatial = axes.split()[2 : 1 + layer.bias.ndim]
+        parameters["bias"] = Parameter(_reader(path, "bias"), " ".join(["output", *spatial]))
+    return parameters
 
 
 def _refusals(layer: Any, held: Mapping[int, int]) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from arspec_jax._parts import RESULT
-
 AFFINE = ("Linear", "Dense", "Conv", "ConvTranspose", "ConvLocal", "LinearGeneral", "DenseGeneral", "Einsum")
 _WITHOUT_AXES = ("ConvLocal", "LinearGeneral", "DenseGeneral", "Einsum")
 _NESTED = ("MultiHeadAttention", "MultiHeadDotProductAttention", "RNNCellBase")
@@ -31,7 +29,7 @@ def refusals(module: Any) -> Mapping[str, str]:
     kind = type(module).__name__
     if is_closed(module):
         reason = f"the kernels and gates of a {kind} have placements of their own, which this version does not serve."
-        return {placement: reason for placement in (*RESULT[:1], "kernel", "bias")}
+        return dict.fromkeys(("pre_activation", "kernel", "bias"), reason)
     if has_class(module, _WITHOUT_AXES):
         reason = f"which axes of a {kind} are input and output is not fixed. Use a Dense or Linear layer."
         return {"kernel": reason, "bias": reason}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import jax
+from jax.core import Tracer
 
 from arspec import Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._errors import did_you_mean
@@ -18,6 +18,7 @@ from arspec_jax._trace import Name, Trace, trace
 
 Array = Any
 Activation = Callable[[Array], Array] | None
+Tensors = dict[str, list[Array]]
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ class Forward:
         traced = trace(call.run, call.leaves)
         parts = {part.path: part for part in call.parts(traced)}
         sites = self._match(list(parts.values()))
-        wanted = {site.key: self._variables(site, parts[site.layer], traced) for site in sites if _is_result(site)}
-        outputs, tensors = _evaluate(traced, call.leaves, wanted)
+        readings = {site.key: self._reading(site, parts[site.layer], traced) for site in sites if _is_result(site)}
+        outputs, tensors = _read(traced, call.leaves, readings)
         for site in sites:
             if not _is_result(site):
                 tensors[site.key] = [parts[site.layer].parameters[site.rule.placement].read(*args)]
-        penalties = {site.key: self._penalty(site, parts[site.layer], tensors[site.key]) for site in sites}
+        penalties = {site.key: _penalty(site, parts[site.layer], tensors[site.key]) for site in sites}
         self._sites = sites
         self._values = {key: penalty for key, penalty in penalties.items() if _is_concrete(penalty)}
         self._shapes = {key: tuple(found[0].shape) for key, found in tensors.items()}
@@ -102,58 +103,81 @@ class Forward:
             _check_activation(path, function, known)
         return _without_repeats(match_sites(self._spec, [part.layer() for part in parts]), known)
 
-    def _variables(self, site: Site, part: Part, traced: Trace) -> list[Any]:
-        """Return the variable of each call of the layer at which the site is."""
+    def _reading(self, site: Site, part: Part, traced: Trace) -> "_Reading":
+        """Say where the tensor of a site stands in the trace."""
         own = Name(site.layer, site.rule.placement)
-        derived = part.is_affine and site.rule.placement == "output" and own not in {*traced.named, *traced.hidden}
-        name = Name(site.layer, "pre_activation") if derived else own
-        if name in traced.hidden:
-            raise UnsupportedError(
-                f"{site.key}: the layer runs inside {traced.hidden[name]}, where its result cannot be read. "
-                "Apply such a transformation around forward(...), not inside the model, or drop the rule."
+        is_named = own in traced.named or own in traced.hidden or not part.is_affine
+        variables = _named(site, own if is_named else Name(site.layer, "pre_activation"), traced)
+        if site.rule.placement != "output" or (is_named and not part.is_custom):
+            return _Reading(variables)
+        if site.layer in self._activations:
+            return _Reading(variables, self._activations[site.layer])
+        outputs = [_known(find_output(traced.jaxpr, variable), site) for variable in variables]
+        if part.is_custom and outputs != variables:
+            raise _doubtful(
+                site, f"a {part.kind} is not a layer of the framework, and an elementwise function follows it"
             )
-        found = traced.named.get(name, [])
-        if not found:
-            raise unfired([site])
-        if not derived or site.layer in self._activations:
-            return found
-        return [_known(find_output(traced.jaxpr, variable), site) for variable in found]
-
-    def _penalty(self, site: Site, part: Part, tensors: Sequence[Array]) -> Array:
-        axes = part.axes
-        if not _is_result(site):
-            axes = part.parameters[site.rule.placement].axes
-        elif site.rule.placement == "output" and self._activations.get(site.layer) is not None:
-            function: Any = self._activations[site.layer]
-            tensors = [function(tensor) for tensor in tensors]
-        total = None
-        for tensor in tensors:
-            with at(site.key):
-                one = value(site.rule.penalty, tensor, axes=axes, mean_over=site.rule.mean_over)
-            total = one if total is None else total + one
-        return total
+        return _Reading(outputs)
 
 
-def _evaluate(
-    traced: Trace, leaves: Sequence[Array], wanted: Mapping[str, Sequence[Any]]
-) -> tuple[list[Array], dict[str, list[Array]]]:
-    flat = [variable for variables in wanted.values() for variable in variables]
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Variables of a trace, one per call of a layer, and a function still to be applied to them."""
+
+    variables: list[Any]
+    function: Activation = None
+
+
+def _named(site: Site, name: Name, traced: Trace) -> list[Any]:
+    if name in traced.hidden:
+        raise UnsupportedError(
+            f"{site.key}: the layer runs inside {traced.hidden[name]}, where its result cannot be read. "
+            "Apply such a transformation around forward(...), not inside the model, or drop the rule."
+        )
+    if name not in traced.named:
+        raise unfired([site])
+    return traced.named[name]
+
+
+def _read(traced: Trace, leaves: Sequence[Array], readings: Mapping[str, _Reading]) -> tuple[list[Array], Tensors]:
+    """Evaluate the trace; return the outputs of the model and the tensors of each site."""
+    flat = [variable for reading in readings.values() for variable in reading.variables]
     outputs, found = traced.run(leaves, flat)
     values = iter(found)
-    return outputs, {key: [next(values) for _ in variables] for key, variables in wanted.items()}
+    tensors: Tensors = {}
+    for key, reading in readings.items():
+        tensors[key] = [next(values) for _ in reading.variables]
+        if reading.function is not None:
+            tensors[key] = [reading.function(tensor) for tensor in tensors[key]]
+    return outputs, tensors
+
+
+def _penalty(site: Site, part: Part, tensors: Sequence[Array]) -> Array:
+    """Return the sum over the calls of a layer."""
+    axes = part.axes if _is_result(site) else part.parameters[site.rule.placement].axes
+    total = None
+    for tensor in tensors:
+        with at(site.key):
+            one = value(site.rule.penalty, tensor, axes=axes, mean_over=site.rule.mean_over)
+        total = one if total is None else total + one
+    return total
 
 
 def _known(found: Any, site: Site) -> Any:
-    if not isinstance(found, Unknown):
-        return found
-    raise UnsupportedError(
-        f"{site.key}: which activation function belongs to the layer cannot be told: {found.reason}. Say it: "
+    if isinstance(found, Unknown):
+        raise _doubtful(site, found.reason)
+    return found
+
+
+def _doubtful(site: Site, reason: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{site.key}: which activation function belongs to the layer cannot be told: {reason}. Say it: "
         f"attach(model, spec, activations={{{site.layer!r}: jax.nn.relu}}), or None for no activation."
     )
 
 
 def _check_activation(path: str, function: object, parts: Mapping[str, Part]) -> None:
-    affine = [known for known, part in parts.items() if part.is_affine]
+    affine = [known for known, part in parts.items() if part.is_affine or part.is_custom]
     if path not in affine:
         listed = ", ".join(map(repr, affine)) or "none"
         raise SpecError(
@@ -183,7 +207,7 @@ def _is_result(site: Site) -> bool:
 
 
 def _is_concrete(x: Array) -> bool:
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)
 
 
 def _slashed(path: str) -> str:

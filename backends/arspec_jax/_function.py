@@ -43,7 +43,7 @@ def parameters_by_layer(params: Any) -> dict[str, dict[str, Any]]:
     layers: dict[str, dict[str, Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *layer, name = [entry_name(entry) for entry in path] or [""]
-        if layer:
+        if layer and hasattr(leaf, "shape"):
             layers.setdefault(joined(tuple(layer)), {})[str(name)] = leaf
     return layers
 
@@ -86,5 +86,5 @@ def _part(path: str, arrays: Mapping[str, Any], traced: Trace) -> Part:
     results = RESULT if is_affine else tuple(found)
     if not found:
         cure = f'name it in the function: h = arspec_jax.site(h, layer="{path}", placement="pre_activation").'
-        refused |= {placement: f"a plain function does not say which tensor that is; {cure}" for placement in RESULT}
+        refused |= dict.fromkeys(RESULT, f"a plain function does not say which tensor that is; {cure}")
     return Part(path, "function", is_affine, results, parameters, refused)

@@ -70,7 +70,7 @@ def _jvp(primals: Any, tangents: Any, *, fun: Linear, depth: int) -> tuple[Array
         else:
             part = _linear_p.bind(*primals, tangent, fun=_Derivative(fun, index), depth=depth)
         total = part if total is None else total + part
-    return out, ad.Zero.from_primal_value(out) if total is None else total
+    return out, jnp.zeros_like(out) if total is None else total
 
 
 def _batch(operands: Any, dims: Any, *, fun: Linear, depth: int) -> tuple[Array, int]:

@@ -32,8 +32,8 @@ class LinenModel:
         variables = args[0] if args else None
         if not isinstance(variables, Mapping) or "params" not in variables:
             raise SpecError(
-                f"forward takes the variables of the {type(self._module).__name__} first, forward({{'params': ...}}, x); "
-                f"got {type(variables).__name__}."
+                f"forward takes the variables of the {type(self._module).__name__} first: "
+                f"forward({{'params': ...}}, x); got {type(variables).__name__}."
             )
         modules: dict[str, Any] = {}
         recorder = Recorder(lambda args, kwargs: self._apply(modules, args, kwargs), (args, kwargs))
@@ -57,7 +57,7 @@ class LinenModel:
 
 
 def _parts(modules: Mapping[str, Any], params: Any) -> list[Part]:
-    arrays = parameters_by_layer(nn.unbox(params) if hasattr(nn, "unbox") else params)
+    arrays = parameters_by_layer(nn.unbox(params))
     closed = [path for path, module in modules.items() if is_closed(module)]
     paths = [
         path
@@ -75,10 +75,12 @@ def _part(path: str, module: Any, arrays: Mapping[str, Any]) -> Part:
     results = RESULT if affine else ("output",) if module is not None else ()
     kind = "params" if module is None else type(module).__name__
     in_globs = affine or bool(parameters or odd or refused)
-    return Part(path, kind, affine, results, parameters, {**odd, **refused}, in_globs=in_globs)
+    return Part(
+        *(path, kind, affine, results, parameters, {**odd, **refused}),
+        in_globs=in_globs,
+        is_custom=not affine and "kernel" in parameters,
+    )
 
 
 def _reader(parameter: Parameter) -> Any:
-    return lambda variables, *_: parameter.read(
-        nn.unbox(variables["params"]) if hasattr(nn, "unbox") else variables["params"]
-    )
+    return lambda variables, *_: parameter.read(nn.unbox(variables["params"]))

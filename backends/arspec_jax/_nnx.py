@@ -25,7 +25,7 @@ class NnxModel:
     """An NNX module, known by its structure."""
 
     def __init__(self, module: nnx.Module) -> None:
-        self._module_kind = type(module).__name__
+        self._kind = type(module).__name__
         self._parts = parts_of(module)
 
     def known_parts(self) -> Sequence[Part]:
@@ -34,9 +34,7 @@ class NnxModel:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         model = args[0] if args else None
         if not isinstance(model, nnx.Module):
-            raise SpecError(
-                f"forward takes the {self._module_kind} first, forward(model, x); got {type(model).__name__}."
-            )
+            raise SpecError(f"forward takes the {self._kind} first: forward(model, x); got {type(model).__name__}.")
         run = _Run(model, args[1:], kwargs)
         return Call(run.leaves, run.run, run.finish, lambda _: parts_of(model))
 
@@ -61,8 +59,8 @@ class _Run:
         graph, state = nnx.split(module)
         if graph != self._graph:
             raise UnsupportedError(
-                f"{type(module).__name__} changes its structure in a forward pass (a variable is added, as `sow` does), "
-                "which forward(...) cannot hand back. Create the variable before, or return the value."
+                f"{type(module).__name__} changes its structure in a forward pass (a variable is added, as `sow` "
+                "does), which forward(...) cannot hand back. Create the variable before, or return the value."
             )
         arrays, self._outputs = separate(output)
         return [*jax.tree.leaves(state), *arrays]
@@ -123,15 +121,11 @@ def _part(path: str, layer: Any) -> Part:
     variables = {name: v for name, v in vars(layer).items() if isinstance(v, nnx.Param) and hasattr(v, "shape")}
     parameters, odd = ({}, {}) if refused else role_parameters(path, variables)
     parameters = {p: Parameter(_reader(path, p), one.axes, _variable(layer, p)) for p, one in parameters.items()}
-    results = RESULT if affine else ("output",) if callable(layer) and "output" not in refused else ()
+    results = RESULT if affine else ("output",) if callable(layer) else ()
     return Part(
-        path,
-        type(layer).__name__,
-        affine,
-        results,
-        parameters,
-        {**odd, **refused},
+        *(path, type(layer).__name__, affine, results, parameters, {**odd, **refused}),
         in_globs=affine or bool(odd or refused or parameters),
+        is_custom=not affine and "kernel" in parameters,
     )
 
 

@@ -34,6 +34,8 @@ class Part:
     refused : reasons, by placement.
     axes : names of the axes of its result, or None for the default names.
     in_globs : as in `arspec.Layer`.
+    is_custom : whether it is a user's layer with a kernel: what follows it may or may not be
+        its activation function.
     """
 
     path: str
@@ -44,6 +46,7 @@ class Part:
     refused: Mapping[str, str] = field(default_factory=dict)
     axes: str | None = None
     in_globs: bool = True
+    is_custom: bool = False
 
     def layer(self) -> Layer:
         """Describe the layer to `match_sites`."""

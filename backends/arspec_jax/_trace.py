@@ -12,14 +12,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
+from arspec_jax._operations import JAX_NN
 from arspec_jax._site import site_p
 
 Array = Any
-
-JAX_NN = frozenset(
-    "relu relu6 silu swish gelu elu selu celu leaky_relu softplus soft_sign sigmoid hard_sigmoid hard_tanh hard_silu "
-    "hard_swish log_sigmoid log_softmax softmax mish squareplus sparse_plus sparse_sigmoid tanh clip".split()
-)
 
 
 class Name(NamedTuple):
