@@ -8,6 +8,7 @@ from arspec import _evaluate
 from arspec._axes import Axes
 from arspec._errors import SpecError
 from arspec._namespace import FLOAT_DTYPES, NumpyNamespace
+from arspec.penalties._base import components
 
 _NUMPY = NumpyNamespace()
 
@@ -79,7 +80,11 @@ def _prepare(penalty: Any, x: Any, axes: Any, mean_over: Any, mask: Any) -> tupl
     array = _array(x)
     resolved = _evaluate.prepare(penalty, array, xp=_NUMPY, axes=axes, mean_over=mean_over)
     given = None if mask is None else np.asarray(mask)
-    return array, _evaluate.with_mask(resolved, given, array, _NUMPY)
+    masked = _evaluate.with_mask(resolved, given, array, _NUMPY)
+    valid = array if masked.mask is None else array[np.broadcast_to(masked.mask, array.shape)]
+    for component in components(penalty):
+        component.penalty.check_values(np.asarray(valid, np.float64))
+    return array, masked
 
 
 def _array(x: Any) -> np.ndarray:

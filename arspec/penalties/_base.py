@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from arspec._axes import Axes
+from arspec._axes import AXIS_NAMES, Axes
 from arspec._errors import SpecError, require_number, shown, unknown
 from arspec._namespace import Array, Namespace
 
@@ -49,6 +49,9 @@ class Penalty:
         """Return which terms are valid, given which positions of x are."""
         return mask
 
+    def check_values(self, x: Any) -> None:
+        """Raise SpecError where NumPy sees a value outside the domain; compiled code gives NaN."""
+
     def __add__(self, other: object) -> "Sum":
         if not isinstance(other, Penalty):
             return NotImplemented
@@ -66,11 +69,44 @@ class Penalty:
 PenaltyClass = TypeVar("PenaltyClass", bound=type[Penalty])
 
 
-def validated(owner: Penalty, *, positive: tuple[str, ...] = (), non_negative: tuple[str, ...] = ()) -> None:
-    """Check number fields in `__post_init__` and store them as float (the float64 of Python)."""
-    for name in (*positive, *non_negative):
-        number = require_number(type(owner).__name__, name, getattr(owner, name), positive=name in positive)
+def validated(
+    owner: Penalty, *, non_negative: Mapping[str, object] = {}, positive: Mapping[str, object] = {}
+) -> None:
+    """Check numbers and store them in the fields of `owner` as float (the float64 of Python)."""
+    for name, value in {**non_negative, **positive}.items():
+        number = require_number(type(owner).__name__, name, value, positive=name in positive)
         object.__setattr__(owner, name, number)
+
+
+def axis_names(owner: Penalty, field: str, value: object) -> tuple[str, ...]:
+    """Check a list of axis names that must not be empty."""
+    if not isinstance(value, list | tuple) or not value:
+        raise SpecError(f"{type(owner).__name__}: {field}={value!r}; expected a tuple of axis names, not empty.")
+    for name in value:
+        if name not in AXIS_NAMES:
+            raise unknown(f"axis in {field}", name, AXIS_NAMES)
+    if len(set(value)) != len(value):
+        raise SpecError(f"{type(owner).__name__}: {field}={value!r} names an axis twice.")
+    return tuple(value)
+
+
+def choice(owner: Penalty, field: str, value: object, allowed: tuple[str, ...]) -> str:
+    """Check a string that must be one of a few."""
+    if value not in allowed:
+        raise unknown(f"{field} of {type(owner).__name__}", value, allowed)
+    return str(value)
+
+
+def flag(owner: Penalty, field: str, value: object) -> bool:
+    """Check a bool."""
+    if not isinstance(value, bool):
+        raise SpecError(f"{type(owner).__name__}: {field}={value!r}; expected True or False.")
+    return value
+
+
+def refuse_mask(owner: Penalty) -> SpecError:
+    """Build the error for a mask where only a whole matrix makes sense."""
+    return SpecError(f"{type(owner).__name__} is a function of a whole matrix; a mask has no meaning for it.")
 
 
 @dataclass(frozen=True, slots=True)

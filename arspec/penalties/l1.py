@@ -41,7 +41,7 @@ class L1(Penalty):
     coefficient: float
 
     def __post_init__(self) -> None:
-        validated(self, non_negative=("coefficient",))
+        validated(self, non_negative={"coefficient": self.coefficient})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.abs(x)

@@ -42,7 +42,7 @@ class L1L2(Penalty):
     l2: float
 
     def __post_init__(self) -> None:
-        validated(self, non_negative=("l1", "l2"))
+        validated(self, non_negative={"l1": self.l1, "l2": self.l2})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.multiply(self.l1, xp.abs(x)) + xp.multiply(self.l2, xp.square(x))
