@@ -5,6 +5,7 @@ The core's formulas run in float64 inside `jax.enable_x64`, whatever the global 
 reverse mode runs the core's gradient with our bits, and forward mode its product with dx.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,6 +42,13 @@ class JaxNamespace(Namespace):
     def flush(self, x: Array, smallest: float) -> Array:
         """As in the core, with derivative 1: a constant 0 would have none, so no curvature at x = 0."""
         return x - lax.stop_gradient(jnp.where(jnp.abs(x) < smallest, x, 0.0))
+
+    def raw_matmul(self, x: Array, y: Array) -> Array:
+        return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
+
+    def pullback(self, function: Callable[[Array], Array], x: Array, weight: Array | float) -> Array:
+        terms, pull = jax.vjp(function, x)
+        return pull(jnp.broadcast_to(jnp.asarray(weight, terms.dtype), terms.shape))[0]
 
     def halve(self, x: Array, axis: int) -> Array:
         """Add in the order of the core's tree, two levels to a pass."""

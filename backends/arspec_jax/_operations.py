@@ -28,3 +28,14 @@ LINEAR = _names(
     "dot_general conv_general_dilated add add_any sub mul div neg concatenate slice dynamic_slice gather pad "
     "reduce_sum cumsum select_n reduce_window_sum split"
 )
+
+# What people call the transformations whose inside cannot be read.
+TRANSFORMATIONS = {
+    "remat": "jax.checkpoint (remat)",
+    "remat2": "jax.checkpoint (remat)",
+    "checkpoint": "jax.checkpoint (remat)",
+    "scan": "scan",
+    "while": "while_loop",
+    "custom_jvp_call": "a custom_jvp function",
+    "custom_vjp_call": "a custom_vjp function",
+}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-from arspec_jax._operations import JAX_NN
+from arspec_jax._operations import JAX_NN, TRANSFORMATIONS
 from arspec_jax._site import site_p
 
 Array = Any
@@ -91,7 +91,7 @@ class _Flattening:
 
     def _keep(self, eqn: core.JaxprEqn, inputs: list[Any]) -> list[core.Var]:
         for name in _names_inside(eqn):
-            self._hidden.setdefault(name, eqn.primitive.name)
+            self._hidden.setdefault(name, TRANSFORMATIONS.get(eqn.primitive.name, eqn.primitive.name))
         outputs = [v if isinstance(v, core.DropVar) else core.Var(v.aval) for v in eqn.outvars]
         self._eqns.append(eqn.replace(invars=inputs, outvars=outputs))
         return outputs

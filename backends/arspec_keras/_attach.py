@@ -112,7 +112,8 @@ class _Attachment:
                 self._add(bound.site, weight, loss)
 
     def _add(self, site: Site, x: Any, loss: Any) -> None:
-        self.model.add_loss(loss)
+        # Not `model.add_loss`: a Functional model refuses it, for fear of symbolic tensors.
+        keras.Layer.add_loss(self.model, _backend.summable(loss))
         if _backend.is_concrete(loss):
             self.results[site.key] = tuple(x.shape), loss
 
@@ -167,6 +168,8 @@ def attach(model: keras.Model, spec: Spec) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         raise SpecError(f"model is a {type(model).__name__}; expected a keras.Model.")
+    if not isinstance(spec, Spec):
+        raise SpecError(f"spec={spec!r}; expected a Spec, such as Spec([Rule(...)]) or load('spec.json').")
     if _SLOT in vars(model):
         raise SpecError(f"model {model.name!r} is regularized already; call arspec_keras.detach(model) first.")
     vars(model)[_SLOT] = _Attachment(model, spec)

@@ -59,6 +59,11 @@ def _engine() -> Any:
     return importlib.import_module(_ENGINES[name])
 
 
+def summable(loss: Any) -> Any:
+    """Return `loss` as Keras' trainers can add it: they refuse float64 beside a float32 loss."""
+    return keras.ops.cast(loss, keras.config.floatx()) if keras.config.floatx() == "float32" else loss
+
+
 def is_concrete(x: Any) -> bool:
     """Return whether `x` holds numbers, as it does outside of traced and compiled code."""
     name = keras.backend.backend()

@@ -5,8 +5,10 @@ value, the backward pass is the core's gradient; TensorFlow never differentiates
 except for second derivatives, where it differentiates the core's gradient.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from arspec import SpecError, UnsupportedError, _evaluate
@@ -20,6 +22,13 @@ class _Library:
 
     abs = staticmethod(tf.abs)
     sign = staticmethod(tf.sign)
+    sqrt = staticmethod(tf.sqrt)
+    exp = staticmethod(tf.exp)
+    log = staticmethod(tf.math.log)
+    log1p = staticmethod(tf.math.log1p)
+    tanh = staticmethod(tf.tanh)
+    matmul = staticmethod(tf.matmul)
+    transpose = staticmethod(tf.transpose)
 
 
 class TensorFlowNamespace(Namespace):
@@ -72,6 +81,22 @@ class TensorFlowNamespace(Namespace):
     def flush(self, x: tf.Tensor, smallest: float) -> tf.Tensor:
         # A difference, not a choice: the derivative stays 1 at 0, or L2 would be flat there.
         return x - tf.stop_gradient(self.where(tf.abs(x) < smallest, x, 0.0))
+
+    def raw_max(self, x: tf.Tensor, axis: tuple[int, ...]) -> tf.Tensor:
+        return tf.reduce_max(x, axis=list(axis), keepdims=True) if axis else x
+
+    def raw_power(self, x: tf.Tensor, exponent: float) -> tf.Tensor:
+        return tf.pow(x, tf.constant(exponent, x.dtype))
+
+    def constant(self, array: np.ndarray, like: tf.Tensor) -> tf.Tensor:
+        return tf.constant(array)
+
+    def pullback(self, function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, weight: tf.Tensor | float) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            terms = function(x)
+        weights = tf.broadcast_to(tf.convert_to_tensor(weight, terms.dtype), tf.shape(terms))
+        return tape.gradient(terms, x, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def halve(self, x: tf.Tensor, axis: int) -> tf.Tensor:
         if None in x.shape.as_list() and x.shape[axis] in (None, 0):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,12 +41,50 @@ class TorchNamespace(Namespace):
     def zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_zeros(shape)
 
+    def sqrt(self, x: Tensor) -> Tensor:
+        # Eager CPU kernels are up to 1 ulp off; one Newton step from the exact residual mends that.
+        root = torch.sqrt(x)
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.guard(root)
+        mended = root + exact_residual(x, root) / (root + root)
+        return torch.where((root == 0) | (root == torch.inf), root, mended)
+
+    def raw_max(self, x: Tensor, axis: tuple[int, ...]) -> Tensor:
+        return torch.amax(x, dim=axis, keepdim=True) if axis else x
+
+    def raw_power(self, x: Tensor, exponent: float) -> Tensor:
+        return torch.pow(x, exponent)
+
+    def permute(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
+        return torch.permute(x, order)
+
+    def constant(self, array: np.ndarray, like: Tensor) -> Tensor:
+        return torch.as_tensor(array, device=like.device)
+
+    def pullback(self, function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor | float) -> Tensor:
+        terms, pull = torch.func.vjp(function, x)
+        return pull(torch.broadcast_to(torch.as_tensor(weight, dtype=terms.dtype, device=x.device), terms.shape))[0]
+
+    def where(self, condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor:
+        # Of two plain numbers torch would make its default dtype, not float64.
+        if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+            x = torch.as_tensor(x, dtype=torch.float64, device=condition.device)
+        return torch.where(condition, x, y)
+
     def concat(self, parts: list[Tensor], axis: int) -> Tensor:
         return torch.cat(parts, dim=axis)
 
     def flush(self, x: Tensor, smallest: float) -> Tensor:
         # One kernel instead of three; hardshrink keeps |x| > bound and NaN.
         return torch.nn.functional.hardshrink(x, math.nextafter(smallest, 0.0))
+
+
+def exact_residual(x: Tensor, root: Tensor) -> Tensor:
+    """Return x - root² without rounding, the square split into exact products (T. J. Dekker, 1971)."""
+    carried = 134217729.0 * root  # 2²⁷ + 1
+    high = carried - (carried - root)
+    low = root - high
+    return ((x - high * high) - 2 * high * low) - low * low
 
 
 XP = TorchNamespace()
