@@ -104,6 +104,10 @@ class Namespace:
         """x·x, safe to add to something (R2, R5)."""
         return self.guard(x * x)
 
+    def double(self, x: Array) -> Array:
+        """2x; no compiler merges the 2 with a coefficient, which would hide an overflow (R4)."""
+        return self.guard(x + x)
+
     def reciprocal(self, x: Array) -> Array:
         """1/x by an IEEE division that no compiler turns into an estimate (R3)."""
         one = self.where(x == x, 1.0, x)

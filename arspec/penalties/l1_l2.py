@@ -48,4 +48,4 @@ class L1L2(Penalty):
         return xp.multiply(self.l1, xp.abs(x)) + xp.multiply(self.l2, xp.square(x))
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        return xp.multiply(weight, xp.multiply(self.l1, xp.sign(x)) + xp.multiply(self.l2, x + x))
+        return xp.multiply(weight, xp.multiply(self.l1, xp.sign(x)) + xp.multiply(self.l2, xp.double(x)))

@@ -46,4 +46,4 @@ class L2(Penalty):
         return xp.square(x)
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        return xp.multiply(weight, x + x)
+        return xp.multiply(weight, xp.double(x))
