@@ -95,7 +95,7 @@ class Forward:
         return call.finish(outputs, traced), Penalties(penalties)
 
     def __repr__(self) -> str:
-        return repr(self._sites) if self._sites is None else repr(self.sites)
+        return "Forward: its layers are known after the first call" if self._sites is None else repr(self.sites)
 
     def _match(self, parts: Sequence[Part]) -> Sites:
         known = {part.path: part for part in parts}

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import arspec_jax
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-import arspec_jax
 
 Result = tuple[np.ndarray, np.ndarray]
 
