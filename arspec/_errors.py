@@ -1,6 +1,5 @@
 """The two errors arspec raises, and the helpers that keep their texts alike."""
 
-import difflib
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -16,6 +15,8 @@ class UnsupportedError(NotImplementedError):
 
 def did_you_mean(name: object, allowed: Iterable[str]) -> str:
     """Return " Did you mean 'kernel'?" for a near miss, else an empty string."""
+    import difflib  # only where something went wrong: it would be a tenth of `import arspec`
+
     close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -3,9 +3,8 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from arspec._axes import parse_mean_over
@@ -97,13 +96,16 @@ class Spec:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, all of it or nothing."""
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        text = self.to_json()
+        folder, name = os.path.split(path)
+        partial = os.path.join(folder, f".{name}.{os.getpid()}.partial")
         try:
-            partial.write_text(self.to_json(), encoding="utf-8")
-            partial.replace(target)
+            with open(partial, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(partial, path)
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(partial)
 
 
 def load(path: str | os.PathLike[str]) -> Spec:
@@ -116,7 +118,8 @@ def load(path: str | os.PathLike[str]) -> Spec:
     OSError: the file cannot be read, for example FileNotFoundError.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark first
+            text = file.read()
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not a text file ({error.reason} at byte {error.start}); expected JSON.") from None
     with at(str(path)):

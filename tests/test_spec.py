@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import re
 import struct
@@ -242,12 +243,16 @@ class TestFiles:
         path = tmp_path / "spec.json"
         SPEC.save(path)
 
-        def full_disk(self: Path, text: str, **_: Any) -> int:
-            self.write_bytes(text[:20].encode())
+        def full_disk(source: str, target: Path) -> None:
+            assert Path(source).read_text() == ar.Spec([]).to_json()
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_text", full_disk)
+        monkeypatch.setattr(os, "replace", full_disk)
         with pytest.raises(OSError, match="No space left"):
             ar.Spec([]).save(path)
         assert ar.load(path) == SPEC
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            SPEC.save(tmp_path / "nowhere" / "spec.json")
