@@ -114,8 +114,10 @@ class Namespace:
         return self.guard(one / self.guard(x))
 
     def divide(self, x: Array, y: Array) -> Array:
-        """x / y by an IEEE division, safe to add to something (R2, R3)."""
-        return self.guard(x / self.guard(y))
+        """x / y, safe to add to something; by 1/y where y is broadcast, as XLA does it anyway (R2, R3)."""
+        if tuple(x.shape) == tuple(y.shape):
+            return self.guard(x / self.guard(y))
+        return self.multiply(x, self.reciprocal(y))
 
     def sqrt(self, x: Array) -> Array:
         """√x, correctly rounded (R10)."""

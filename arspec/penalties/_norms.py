@@ -18,7 +18,8 @@ def unit(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Arra
     """
     largest = xp.max(xp.abs(x), index)
     extreme = ((largest > LARGE) | (largest < 1 / LARGE)) & (largest > 0.0) & (largest < float("inf"))
-    return xp.where(extreme, largest, 1.0)
+    # A quarter, so that the reciprocal of the largest float64 is not subnormal.
+    return xp.where(extreme, xp.where(largest > LARGE, 0.25 * largest, largest), 1.0)
 
 
 def norm(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Array:
