@@ -3,6 +3,7 @@
 from arspec._axes import Axes as Axes
 from arspec._errors import SpecError as SpecError
 from arspec._errors import UnsupportedError as UnsupportedError
+from arspec._namespace import Namespace as Namespace
 from arspec._reference import gradient as gradient
 from arspec._reference import value as value
 from arspec._rule import Rule as Rule

@@ -132,7 +132,8 @@ def _check_terms(penalty: Any, terms: Array, x: Array, axes: Axes) -> None:
     if got != expected:
         raise SpecError(
             f"{type(penalty).__name__}.terms returned {got} for x of shape {shape}; expected {expected}. "
-            "Terms keep every axis of x (size 1 where one is reduced); arspec does the summing."
+            "Terms keep every axis of x; arspec does the summing. If they really reduce one (to size 1), "
+            "set elementwise = False and define terms_shape."
         )
 
 

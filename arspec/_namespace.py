@@ -137,7 +137,7 @@ class Namespace:
 
     def power(self, x: Array, exponent: float) -> Array:
         """x^exponent for x >= 0; by products and one √ where 2·exponent is a small whole number (R5)."""
-        doubled = 2 * abs(exponent)
+        doubled = 2.0 * abs(exponent)
         if not doubled.is_integer() or doubled > 16:
             return self.guard(self.raw_power(x, exponent))
         result = self.sqrt(x) if doubled % 2 else self.where(x == x, 1.0, x)

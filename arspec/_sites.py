@@ -13,6 +13,7 @@ from typing import Any
 from arspec._errors import SpecError, UnsupportedError, did_you_mean
 from arspec._rule import Rule
 from arspec._spec import Spec
+from arspec.penalties._custom import uses_autodiff
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Sites(Sequence[Site]):
             mean_over = site.rule.mean_over_document()
             rows.append(
                 (
-                    site.rule.key,
+                    site.rule.key + (" (autodiff)" if uses_autodiff(site.rule.penalty) else ""),
                     site.layer,
                     site.tensor,
                     "-" if site.shape is None else "×".join(map(str, site.shape)) or "scalar",

@@ -186,7 +186,8 @@ def test_a11_terms_of_another_shape_are_named(penalty: Any, x: np.ndarray, got: 
     name = "SummedToOne" if isinstance(penalty, SummedToOne) else "Summed"
     assert text_of(ar.SpecError, ar.value, penalty, x) == (
         f"{name}.terms returned {got} for x of shape (2, 3); expected (2, 3). "
-        "Terms keep every axis of x (size 1 where one is reduced); arspec does the summing."
+        "Terms keep every axis of x; arspec does the summing. If they really reduce one (to size 1), "
+        "set elementwise = False and define terms_shape."
     )
 
 
@@ -225,7 +226,7 @@ class TestRegister:
     @pytest.mark.parametrize("given", [3, int, ar.L1(1.0), ar.Penalty])
     def test_not_a_penalty_class(self, given: Any) -> None:
         assert text_of(ar.SpecError, ar.register, given) == (
-            f"register({given!r}): expected a subclass of Penalty with a class attribute `name`."
+            f"register({given!r}): expected a class with a string attribute `name`."
         )
 
     def test_registering_again_changes_nothing(self) -> None:

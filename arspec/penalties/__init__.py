@@ -2,8 +2,8 @@
 
 from arspec.penalties._base import Penalty as Penalty
 from arspec.penalties._base import Sum as Sum
-from arspec.penalties._base import register as register
 from arspec.penalties._base import registered as registered
+from arspec.penalties._custom import register as register
 from arspec.penalties.binarize import Binarize as Binarize
 from arspec.penalties.binary_entropy import BinaryEntropy as BinaryEntropy
 from arspec.penalties.decov import DeCov as DeCov

@@ -87,6 +87,7 @@ class _Attachment:
 
         return call
 
+    @_backend.uncompiled
     def _add_losses(self, records: Records) -> None:
         tensors = [(bound, _recorded(bound, records)) for bound in self.bound if bound.is_activation]
         missing = [bound.site for bound, calls in tensors if not calls and bound.site.key not in self.fired]

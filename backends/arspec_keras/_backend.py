@@ -5,6 +5,7 @@ The arithmetic is that of the tensor engine of the backend. It never goes throug
 """
 
 import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +16,13 @@ from arspec import SpecError, UnsupportedError
 from arspec.penalties import Penalty
 
 _ENGINES = {"tensorflow": "arspec_tensorflow", "jax": "arspec_jax", "torch": "arspec_torch"}
+
+# Keras has one backend per process, chosen when it is imported.
+_BACKEND = keras.backend.backend()
+if _BACKEND not in _ENGINES:
+    _ALLOWED = ", ".join(sorted(_ENGINES))
+    raise UnsupportedError(f"Keras runs on the backend {_BACKEND!r}; arspec_keras needs one of {_ALLOWED}.")
+_ENGINE = importlib.import_module(_ENGINES[_BACKEND])
 
 
 def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> Any:
@@ -48,15 +56,7 @@ def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (),
     if isinstance(x, keras.KerasTensor):
         raise SpecError("x is a symbolic KerasTensor, which has no numbers; attach a rule to the layer that makes it.")
     tensor = x.value if isinstance(x, keras.Variable) else x
-    return _engine().value(penalty, tensor, axes=axes, mean_over=mean_over, mask=mask)
-
-
-def _engine() -> Any:
-    name = keras.backend.backend()
-    if name not in _ENGINES:
-        allowed = ", ".join(sorted(_ENGINES))
-        raise UnsupportedError(f"Keras runs on the backend {name!r}; arspec_keras needs one of {allowed}.")
-    return importlib.import_module(_ENGINES[name])
+    return _ENGINE.value(penalty, tensor, axes=axes, mean_over=mean_over, mask=mask)
 
 
 def summable(loss: Any) -> Any:
@@ -66,16 +66,20 @@ def summable(loss: Any) -> Any:
 
 def is_concrete(x: Any) -> bool:
     """Return whether `x` holds numbers, as it does outside of traced and compiled code."""
-    name = keras.backend.backend()
-    if name == "jax":
+    if _BACKEND == "jax":
         import jax
 
         return not isinstance(x, jax.core.Tracer)
-    if name == "tensorflow":
-        return hasattr(x, "numpy")
+    return _BACKEND == "torch" or hasattr(x, "numpy")
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep torch.compile out of `function`: it would compile anew for every site."""
+    if _BACKEND != "torch":
+        return function
     import torch
 
-    return not torch.compiler.is_compiling()
+    return torch.compiler.disable(function)
 
 
 def losses_are_dropped() -> bool:
