@@ -5,7 +5,8 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    raise ImportError("arspec_torch needs PyTorch, which is not installed: pip install 'arspec[torch]'") from None
+    cure = "arspec_torch needs PyTorch, which is not installed. Try: pip install 'arspec[torch]'"
+    raise ModuleNotFoundError(cure, name="torch") from None
 
 from arspec_torch._attach import Regularization as Regularization
 from arspec_torch._attach import attach as attach
