@@ -7,6 +7,11 @@ from arspec._namespace import Namespace as Namespace
 from arspec._reference import gradient as gradient
 from arspec._reference import value as value
 from arspec._rule import Rule as Rule
+from arspec._schedules import Constant as Constant
+from arspec._schedules import Cosine as Cosine
+from arspec._schedules import LinearWarmup as LinearWarmup
+from arspec._schedules import Schedule as Schedule
+from arspec._schedules import Step as Step
 from arspec._schema import json_schema as json_schema
 from arspec._sites import Layer as Layer
 from arspec._sites import Site as Site

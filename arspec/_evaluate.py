@@ -64,6 +64,7 @@ def value(penalty: Any, x: Array, *, xp: Namespace, axes: Axes) -> Array:
     for component in components(penalty):
         part = _component_value(component, x, xp, axes)
         total = part if total is None else total + part
+    total = xp.zeros(xp.cast(x, "float64"), ()) if total is None else total
     return xp.lower(total, value_dtype(x, xp))
 
 
@@ -90,6 +91,7 @@ def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace
         weight = weight if upstream is None else xp.multiply(upstream, weight)
         part = component.penalty.terms_gradient(x, weight, xp=xp, axes=axes)
         total = part if total is None else total + part
+    total = xp.where(x == x, 0.0, 0.0) if total is None else total
     total = xp.broadcast_to(total, xp.shape(x))
     return xp.guard(total if axes.mask is None else xp.where(axes.mask, total, 0.0))
 
@@ -142,12 +144,13 @@ def _check_terms(penalty: Any, terms: Array, x: Array, axes: Axes) -> None:
 
 
 def _works_in_blocks(penalty: Any, x: Array, axes: Axes, xp: Namespace) -> bool:
-    block = xp.block_size(x)
+    block, parts = xp.block_size(x), components(penalty)
     return (
         block is not None
         and axes.mask is None
         and _size(x) > block
-        and all(component.penalty.elementwise for component in components(penalty))
+        and len(parts) > 0
+        and all(component.penalty.elementwise for component in parts)
     )
 
 
@@ -162,9 +165,11 @@ def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
             _check_terms(penalty, terms, row, axes)
             return terms
         low, high = tree(first, 2 * step), tree(first + step, 2 * step)
-        if high.shape == low.shape:
-            return low + high
-        return xp.concat([low[: high.shape[0]] + high, low[high.shape[0] :]], 0)
+        size, is_sum = high.shape[0], first + 2 * step < rows
+        if is_sum and xp.mutable_arrays:
+            low[:size] += high  # a sum is ours to change, the terms of a penalty are not
+            return low
+        return low + high if size == low.shape[0] else xp.concat([low[:size] + high, low[size:]], 0)
 
     return xp.sum(tree(0, 1))
 
@@ -175,7 +180,7 @@ def _blocked_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namesp
     weights = [(c.penalty, xp.share(c.coefficient, mean_count(xp.shape(x), axes))) for c in components(penalty)]
     if upstream is not None:
         weights = [(p, xp.multiply(upstream, w)) for p, w in weights]
-    out = xp.zeros(flat, tuple(flat.shape))
+    out = xp.empty(flat, tuple(flat.shape))
     for start in range(0, _size(flat), block):
         row = xp.lift(cut(flat, 0, start, start + block))
         parts = [p.terms_gradient(row, weight, xp=xp, axes=axes) for p, weight in weights]

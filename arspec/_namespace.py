@@ -57,6 +57,10 @@ class Namespace:
         """Zeros of `shape` with the dtype and device of `like`."""
         return self.lib.zeros_like(like, shape=shape)
 
+    def empty(self, like: Array, shape: tuple[int, ...]) -> Array:
+        """Return an array to be filled, with the dtype and device of `like`."""
+        return self.zeros(like, shape)
+
     def where(self, condition: Array, x: Array | float, y: Array | float) -> Array:
         return self.lib.where(condition, x, y)
 
@@ -84,8 +88,12 @@ class Namespace:
         return self.cast(x, dtype)
 
     def flush(self, x: Array, smallest: float) -> Array:
-        """Replace what is smaller in magnitude than `smallest` by 0; NaN stays."""
-        return self.where(self.abs(x) < smallest, 0.0, x)
+        """Replace what is smaller in magnitude than `smallest` by 0; NaN stays, and so does the derivative 1."""
+        return x - self.stop_gradient(self.where(self.abs(x) < smallest, x, 0.0))
+
+    def stop_gradient(self, x: Array) -> Array:
+        """Return `x` as a constant for automatic differentiation."""
+        return x
 
     # Elementwise.
 
@@ -134,6 +142,9 @@ class Namespace:
 
     def tanh(self, x: Array) -> Array:
         return self.lib.tanh(x)
+
+    def cos(self, x: Array) -> Array:
+        return self.lib.cos(x)
 
     def power(self, x: Array, exponent: float) -> Array:
         """x^exponent for x >= 0; by products and one √ where 2·exponent is a small whole number (R5)."""
@@ -196,21 +207,22 @@ class Namespace:
             "define terms_gradient, or ask an adapter (torch, JAX, TensorFlow) for the gradient."
         )
 
-    def matmul(self, x: Array, y: Array) -> Array:
-        """Product of two matrices with the same bits whatever the order of its sums.
+    def matmul(self, x: Array, y: Array, minus: Array | float = 0.0) -> Array:
+        """Product of two matrices, less `minus`, with the same bits whatever the order of its sums.
 
         Both factors are cut into slices so short that a product of two slices has no
         rounding at all (K. Ozaki et al., Numerical Algorithms 59, 2012). What is left below
         the last slice, 2⁻⁵⁴ of the largest entry of a row or column, is added inexactly.
+        `minus` meets the product of the first slices, so that it may cancel all leading digits.
         """
         bits, slices = (18, 3) if isinstance(x.shape[1], int) and x.shape[1] <= 1 << 15 else (13, 5)
         left, left_rest = self._slices(x, 1, bits, slices)
         right, right_rest = self._slices(y, 0, bits, slices)
         total = self.raw_matmul(left_rest, y) + self.raw_matmul(x - left_rest, right_rest)
-        for order in reversed(range(2 * slices - 1)):
+        for order in reversed(range(1, 2 * slices - 1)):
             for i in range(max(0, order - slices + 1), min(order, slices - 1) + 1):
                 total = total + self.raw_matmul(left[i], right[order - i])
-        return total
+        return total + (self.raw_matmul(left[0], right[0]) - minus)
 
     def _slices(self, x: Array, axis: int, bits: int, slices: int) -> tuple[list[Array], Array]:
         found = []
@@ -264,8 +276,25 @@ class NumpyNamespace(Namespace):
     def block_size(self, x: Array) -> int | None:
         return BLOCK
 
+    def empty(self, like: Array, shape: tuple[int, ...]) -> Array:
+        return np.empty(shape, like.dtype)
 
-BLOCK = 1 << 17
+    def lift(self, x: Array) -> Array:
+        # The same numbers as in the core; the comparison is faster before widening.
+        name = self.dtype_name(x)
+        x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
+        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
+
+    def flush(self, x: Array, smallest: float) -> Array:
+        small = np.abs(x) < smallest
+        return np.where(small, x.dtype.type(0), x) if small.any() else x
+
+    def sign(self, x: Array) -> Array:
+        return np.sign(x)  # NaN stays
+
+
+# Float64 temporaries of a block stay in the cache of one core.
+BLOCK = 1 << 15
 
 
 def power_of_two_below(size: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from arspec._axes import MEAN, MeanOver, parse_mean_over
 from arspec._errors import SpecError, unknown
 from arspec._placements import PLACEMENTS, default_mean_over
+from arspec._schedules import Schedule
 from arspec.penalties._base import Penalty, is_penalty
 
 
@@ -21,6 +22,8 @@ class Rule:
     placement : "pre_activation", "output", "kernel" or "bias".
     mean_over : axes averaged over (every other axis is summed), or "sum", "batchmean",
         "mean". None stands for ("batch",) at an activation and () at a parameter.
+    schedule : how the coefficient changes over training, such as `LinearWarmup(1000)`, or
+        None for a constant coefficient. Totals then ask for the step.
 
     Raises
     ------
@@ -36,9 +39,18 @@ class Rule:
     penalty: Penalty
     layer: str
     placement: str
-    mean_over: MeanOver = None  # pyright: ignore[reportAssignmentType]
+    mean_over: MeanOver
+    schedule: Schedule | None
 
-    def __init__(self, penalty: Penalty, *, layer: str, placement: str, mean_over: Any = None) -> None:
+    def __init__(
+        self,
+        penalty: Penalty,
+        *,
+        layer: str,
+        placement: str,
+        mean_over: Any = None,
+        schedule: Schedule | None = None,
+    ) -> None:
         if not is_penalty(penalty):
             raise SpecError(f"penalty={penalty!r}; expected a penalty such as L1(1e-4).")
         if not isinstance(layer, str) or not layer.strip("./ "):
@@ -46,7 +58,10 @@ class Rule:
         if placement not in tuple(PLACEMENTS):  # a tuple: what came may not be hashable
             raise unknown("placement", placement, PLACEMENTS)
         parsed = default_mean_over(placement) if mean_over is None else parse_mean_over(mean_over)
-        for name, value in (("penalty", penalty), ("layer", layer), ("placement", placement), ("mean_over", parsed)):
+        if not isinstance(schedule, Schedule | None):
+            raise SpecError(f"schedule={schedule!r}; expected one such as LinearWarmup(1000), or None.")
+        checked = {"penalty": penalty, "layer": layer, "placement": placement, "mean_over": parsed}
+        for name, value in {**checked, "schedule": schedule}.items():
             object.__setattr__(self, name, value)
 
     @property

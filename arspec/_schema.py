@@ -6,6 +6,7 @@ from typing import Any
 
 from arspec._axes import AXIS_NAMES, MEAN, SHORTHANDS
 from arspec._placements import PLACEMENTS
+from arspec._schedules import Schedule, schedules
 from arspec._spec import SPEC_VERSION
 from arspec.penalties import Penalty, Sum, registered
 
@@ -39,9 +40,18 @@ def _rule_schema() -> dict[str, Any]:
             "layer": {"type": "string", "pattern": r"[^./ ]", "description": "path or glob of a layer"},
             "placement": {"oneOf": [{"const": name, "description": text} for name, text in PLACEMENTS.items()]},
             "mean_over": {"oneOf": [names, {"enum": [*SHORTHANDS, MEAN]}, {"type": "null"}]},
+            "schedule": {"oneOf": [{"type": "null"}, *(_schedule_schema(cls) for cls in schedules().values())]},
         },
-        optional=("mean_over",),
+        optional=("mean_over", "schedule"),
     )
+
+
+def _schedule_schema(cls: type[Schedule]) -> dict[str, Any]:
+    whole = {"type": "integer", "minimum": 1}
+    kinds = {int: whole, float: {"type": "number", "minimum": 0}, tuple[int, ...]: {**_list(whole), "minItems": 1}}
+    described = fields(cls)  # pyright: ignore[reportArgumentType]
+    optional = tuple(f.name for f in described if f.default is not MISSING)
+    return _object({"name": {"const": cls.name}, **{f.name: kinds[f.type] for f in described}}, optional)
 
 
 def _sum_schema() -> dict[str, Any]:

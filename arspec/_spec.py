@@ -11,10 +11,11 @@ from arspec._axes import parse_mean_over
 from arspec._errors import SpecError, did_you_mean, require_number, shown, unknown
 from arspec._placements import PLACEMENTS
 from arspec._rule import Rule
+from arspec._schedules import Schedule, schedule_document, schedule_from, schedule_parameters
 from arspec.penalties import _base
 
 SPEC_VERSION = "2026.1"
-_RULE_KEYS = ("penalty", "layer", "placement", "mean_over")
+_RULE_KEYS = ("penalty", "layer", "placement", "mean_over", "schedule")
 _EXAMPLE = {"name": "l1", "coefficient": 0.0001}
 
 
@@ -47,15 +48,7 @@ class Spec:
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document as plain dicts and lists."""
-        rules = [
-            {
-                "penalty": _base.to_document(rule.penalty),
-                "layer": rule.layer,
-                "placement": rule.placement,
-                "mean_over": rule.mean_over_document(),
-            }
-            for rule in self.rules
-        ]
+        rules = [_rule_document(rule) for rule in self.rules]
         return {"arspec": SPEC_VERSION, "rules": rules}
 
     def to_json(self) -> str:
@@ -135,6 +128,16 @@ def at(path: str) -> Iterator[None]:
         raise SpecError(f"{path}: {error}") from None
 
 
+def _rule_document(rule: Rule) -> dict[str, Any]:
+    document = {
+        "penalty": _base.to_document(rule.penalty),
+        "layer": rule.layer,
+        "placement": rule.placement,
+        "mean_over": rule.mean_over_document(),
+    }
+    return document if rule.schedule is None else {**document, "schedule": schedule_document(rule.schedule)}
+
+
 def _read_rule(document: Any, path: str) -> Rule:
     with at(path):
         _require_object(document)
@@ -146,8 +149,22 @@ def _read_rule(document: Any, path: str) -> Rule:
     with at(f"{path}.mean_over"):
         given = document.get("mean_over")
         mean_over = None if given is None else parse_mean_over(given)
+    schedule = _read_schedule(document.get("schedule"), f"{path}.schedule")
     with at(f"{path}.layer"):  # the one thing left to refuse
-        return Rule(penalty, layer=document["layer"], placement=document["placement"], mean_over=mean_over)
+        where = {"layer": document["layer"], "placement": document["placement"]}
+        return Rule(penalty, **where, mean_over=mean_over, schedule=schedule)
+
+
+def _read_schedule(document: Any, path: str) -> Schedule | None:
+    if document is None:
+        return None
+    with at(path):
+        _require_object(document)
+        if "name" not in document:
+            raise SpecError('no key \'name\'; expected an object such as {"name": "linear_warmup", "steps": 1000}.')
+        required, allowed = schedule_parameters(document["name"])
+        _require_keys(document, required=("name", *required), allowed=("name", *allowed))
+        return schedule_from(document)
 
 
 def _read_penalty(document: Any, path: str) -> _base.Penalty:

@@ -341,6 +341,18 @@ def test_second_order_through_a_model(x: torch.Tensor) -> None:
     torch.testing.assert_close(second, expected.repeat(WIDTH, 1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_curvature_of_l2_is_there_at_exactly_zero(dtype: torch.dtype) -> None:
+    """Units that a ReLU has switched off hold exact zeros."""
+    x = torch.tensor([0.0, -0.0, 1.0], dtype=dtype)
+
+    def penalty(x: torch.Tensor) -> torch.Tensor:
+        return arspec_torch.value(ar.L2(0.5), x)
+
+    for hessian in (torch.func.hessian(penalty)(x), torch.autograd.functional.hessian(penalty, x)):
+        assert torch.equal(hessian, torch.eye(3, dtype=dtype))
+
+
 def test_sites_print_as_a_table(x: torch.Tensor) -> None:
     model = sequential()
     penalties = arspec_torch.attach(model, one("0", "output"))

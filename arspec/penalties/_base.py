@@ -134,9 +134,16 @@ class Sum(Penalty):
                 raise SpecError(f"Sum: {penalty!r} is not a penalty; expected one such as L1(1e-4).")
             number = require_number("Sum", "factor", factor)
             flat += [(number * old, simple) for old, simple in _summands(penalty)]
-        for component in map(_component, flat):
-            require_number("Sum", "factor × coefficient", component.coefficient)
         object.__setattr__(self, "summands", tuple(flat))
+        for component in self.components():
+            require_number("Sum", "factor × coefficient", component.coefficient)
+
+    def components(self) -> tuple[Component, ...]:
+        return tuple(
+            Component(factor * coefficient, part)
+            for factor, penalty in self.summands
+            for coefficient, part in penalty.components()
+        )
 
 
 def _pairs(summands: Any) -> tuple[Any, ...]:
@@ -156,13 +163,11 @@ def is_penalty(candidate: object) -> bool:
 
 
 def components(penalty: Any) -> tuple[Component, ...]:
-    """Split a penalty into simple ones, each with the coefficient that multiplies its terms."""
-    return tuple(map(_component, _summands(penalty)))
+    """Split a penalty into simple ones, each with the coefficient that multiplies its terms.
 
-
-def _component(summand: tuple[float, Any]) -> Component:
-    factor, penalty = summand
-    return Component(factor * getattr(penalty, "coefficient", 1.0), penalty)
+    A coefficient of 0 leaves nothing to compute, whatever x holds: 0 · inf would be NaN.
+    """
+    return tuple(component for component in penalty.components() if component.coefficient != 0)
 
 
 # The registry is filled while this package is imported and by `register`; a name is bound once.

@@ -1,9 +1,22 @@
 """The Euclidean norm of groups, safe for every magnitude, and its gradient."""
 
+from typing import NamedTuple
+
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 
-LARGE = 1e140  # squares of float64 between 1/LARGE and LARGE neither overflow nor underflow
+# Beyond `bound`, x is multiplied by a power of two, which does not round. What is left lies
+# within 2^±205, so that even fourth powers neither overflow nor underflow.
+LARGE = ((2.0**205, 2.0**-409), (2.0**614, 2.0**-818))
+SMALL = ((2.0**-205, 2.0**409), (2.0**-614, 2.0**818))
+
+
+class Norm(NamedTuple):
+    """‖x‖₂ of each group, ‖scale · x‖₂, and the power of two `scale`."""
+
+    length: Array
+    scaled: Array
+    scale: Array | float
 
 
 def reduced(shape: tuple[int, ...], index: tuple[int, ...]) -> tuple[int, ...]:
@@ -11,23 +24,33 @@ def reduced(shape: tuple[int, ...], index: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if i in index else n for i, n in enumerate(shape))
 
 
-def unit(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Array:
-    """Return what to divide a group by so that its squares are representable: 1, or its maximum.
+def scale_of(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Array | float:
+    """Return the power of two by which a group is multiplied so that its squares are representable.
 
-    A lifted float32 needs nothing; only float64 reaches magnitudes whose squares do not fit.
+    A lifted float32 needs none; only float64 reaches magnitudes whose squares do not fit.
     """
-    largest = xp.max(xp.abs(x), index)
-    extreme = ((largest > LARGE) | (largest < 1 / LARGE)) & (largest > 0.0) & (largest < float("inf"))
-    # A quarter, so that the reciprocal of the largest float64 is not subnormal.
-    return xp.where(extreme, xp.where(largest > LARGE, 0.25 * largest, largest), 1.0)
-
-
-def norm(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Array:
-    """Return ‖x‖₂ over the axes `index`, kept with size 1."""
     if axes.dtype != "float64":
-        return root(xp.sum(xp.square(x), index), xp)
-    scale = unit(x, index, xp=xp, axes=axes)
-    return xp.multiply(scale, root(xp.sum(xp.square(xp.divide(x, scale)), index), xp))
+        return 1.0
+    largest = xp.max(xp.abs(x), index)
+    scale = xp.where(largest == largest, 1.0, 1.0)
+    for bound, factor in LARGE:
+        scale = xp.where(largest > bound, factor, scale)
+    for bound, factor in SMALL:
+        scale = xp.where(largest < bound, factor, scale)
+    return scale
+
+
+def times(x: Array, scale: Array | float, xp: Namespace) -> Array:
+    """Return x · scale, at no cost where the scale is 1."""
+    return x if isinstance(scale, float) and scale == 1.0 else xp.multiply(x, scale)
+
+
+def norm(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Norm:
+    """Return ‖x‖₂ over the axes `index`, kept with size 1."""
+    scale = scale_of(x, index, xp=xp, axes=axes)
+    scaled = root(xp.sum(xp.square(times(x, scale, xp)), index), xp)
+    length = scaled if isinstance(scale, float) else xp.multiply(scaled, xp.reciprocal(scale))
+    return Norm(length, scaled, scale)
 
 
 def root(x: Array, xp: Namespace) -> Array:
@@ -35,7 +58,7 @@ def root(x: Array, xp: Namespace) -> Array:
     return xp.where(x == 0, 0.0, xp.sqrt(xp.where(x == 0, 1.0, x)))
 
 
-def norm_gradient(x: Array, length: Array, weight: Array | float, xp: Namespace) -> Array:
+def norm_gradient(x: Array, of: Norm, weight: Array | float, xp: Namespace) -> Array:
     """Return weight · x / ‖x‖, and 0 where the norm is 0."""
-    inverse = xp.reciprocal(xp.where(length == 0, 1.0, length))
-    return xp.multiply(weight, xp.multiply(x, inverse))
+    inverse = xp.reciprocal(xp.where(of.scaled == 0, 1.0, of.scaled))
+    return xp.multiply(weight, times(xp.multiply(x, inverse), of.scale, xp))

@@ -1,10 +1,11 @@
 """GroupLasso: the sum of the Euclidean norms of groups."""
 
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 from typing import ClassVar
 
 from arspec._axes import Axes
+from arspec._means import group_count
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, axis_names, flag, register, validated
 from arspec.penalties._norms import norm, norm_gradient, reduced
@@ -57,12 +58,12 @@ class GroupLasso(Penalty):
         object.__setattr__(self, "size_scaled", flag(self, "size_scaled", size_scaled))
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        lengths = norm(x, axes.indices(self.norm_over), xp=xp, axes=axes)
-        return xp.multiply(self._scale(x, xp=xp, axes=axes), lengths)
+        of_group = norm(x, axes.indices(self.norm_over), xp=xp, axes=axes)
+        return xp.multiply(self._scale(x, xp=xp, axes=axes), of_group.length)
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        lengths = norm(x, axes.indices(self.norm_over), xp=xp, axes=axes)
-        return norm_gradient(x, lengths, xp.multiply(weight, self._scale(x, xp=xp, axes=axes)), xp)
+        of_group = norm(x, axes.indices(self.norm_over), xp=xp, axes=axes)
+        return norm_gradient(x, of_group, xp.multiply(weight, self._scale(x, xp=xp, axes=axes)), xp)
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return reduced(shape, axes.indices(self.norm_over))
@@ -73,10 +74,5 @@ class GroupLasso(Penalty):
     def _scale(self, x: Array, *, xp: Namespace, axes: Axes) -> Array | float:
         if not self.size_scaled:
             return 1.0
-        index = axes.indices(self.norm_over)
-        sizes = [xp.shape(x)[i] for i in index]
-        if axes.mask is None and all(isinstance(n, int) for n in sizes):
-            return sqrt(prod(sizes))
-        every = xp.where(x == x, 1.0, 1.0)
-        counted = every if axes.mask is None else xp.where(axes.mask, every, 0.0)
-        return xp.sqrt(xp.sum(counted, index))
+        size = group_count(x, axes.indices(self.norm_over), xp, axes)
+        return sqrt(size) if isinstance(size, float) else xp.sqrt(size)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, register, validated
-from arspec.penalties._norms import reduced
+from arspec.penalties._norms import reduced, times
 from arspec.penalties._ratio import norms
 
 
@@ -52,8 +52,8 @@ class HoyerSquare(Penalty):
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         n = norms(x, axes.summed, xp=xp, axes=axes)
         rise = xp.multiply(xp.sign(n.x), n.l2_squared) - xp.multiply(n.x, n.l1)
-        slope = xp.divide(xp.multiply(n.l1 + n.l1, rise), xp.multiply(xp.square(n.l2_squared), n.scale))
-        return xp.multiply(weight, xp.where(n.is_zero, 0.0, slope))
+        slope = xp.divide(xp.multiply(n.l1 + n.l1, rise), xp.square(n.l2_squared))
+        return xp.multiply(weight, xp.where(n.is_zero, 0.0, times(slope, n.scale, xp)))
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return reduced(shape, axes.summed)

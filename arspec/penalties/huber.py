@@ -45,7 +45,8 @@ class Huber(Penalty):
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         size = xp.abs(x)
-        inside = xp.multiply(0.5, xp.square(xp.where(size <= self.delta, x, 0.0)))
+        near = xp.where(size <= self.delta, x, 0.0)
+        inside = xp.multiply(xp.multiply(0.5, near), near)
         return xp.where(size <= self.delta, inside, xp.multiply(self.delta, size - 0.5 * self.delta))
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:

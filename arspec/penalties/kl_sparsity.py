@@ -1,11 +1,12 @@
 """KLSparsity: the divergence of mean activations from a target."""
 
 from dataclasses import dataclass
+from math import frexp, ldexp
 from typing import Any, ClassVar
 
 from arspec._axes import Axes
 from arspec._errors import SpecError
-from arspec._means import mean_count, mean_weight
+from arspec._means import group_count, mean_count, mean_weight
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, register, validated
 from arspec.penalties._norms import reduced
@@ -61,16 +62,15 @@ class KLSparsity(Penalty):
             )
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        mean = self._mean(x, xp=xp, axes=axes)
-        away = mean - self.target
+        mean, rest, away = self._means(x, xp=xp, axes=axes)
         # With f(t) = t - log(1 + t) the linear parts of both logarithms cancel exactly.
         active = xp.multiply(self.target, xp.remainder_of_log1p(xp.multiply(away, 1 / self.target)))
         idle = xp.multiply(1 - self.target, xp.remainder_of_log1p(xp.multiply(-away, 1 / (1 - self.target))))
-        return xp.where((mean == 0) | (mean == 1), float("inf"), active + idle)
+        return xp.where((mean == 0) | (rest == 0), float("inf"), active + idle)
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        mean = self._mean(x, xp=xp, axes=axes)
-        slope = xp.divide(mean - self.target, xp.multiply(mean, 1.0 - mean))
+        mean, rest, away = self._means(x, xp=xp, axes=axes)
+        slope = xp.divide(away, xp.multiply(mean, rest))
         share = self._share(x, xp=xp, axes=axes)
         return xp.multiply(xp.multiply(weight, slope), xp.multiply(xp.where(x == x, 1.0, x), share))
 
@@ -80,11 +80,22 @@ class KLSparsity(Penalty):
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.any(mask, axes.averaged)
 
-    def _mean(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        inside = xp.where((x < 0) | (x > 1), float("nan"), x)
-        return xp.multiply(xp.sum(inside, axes.averaged), self._share(x, xp=xp, axes=axes))
+    def _means(self, x: Array, *, xp: Namespace, axes: Axes) -> tuple[Array, Array, Array]:
+        """Return ρ̂, 1 - ρ̂ and ρ̂ - ρ; the differences are taken from the sum, before it is rounded to a mean."""
+        total = xp.sum(xp.where((x < 0) | (x > 1), float("nan"), x), axes.averaged)
+        count, share = group_count(x, axes.averaged, xp, axes), self._share(x, xp=xp, axes=axes)
+        # count · ρ in two parts, of which the first is exact and cancels.
+        high = leading_digits(self.target)
+        away = (total - xp.multiply(count, high)) - xp.multiply(count, self.target - high)
+        return xp.multiply(total, share), xp.multiply(count - total, share), xp.multiply(away, share)
 
     def _share(self, x: Array, *, xp: Namespace, axes: Axes) -> Array | float:
         if axes.mask is None:
             return xp.share(1.0, mean_count(xp.shape(x), axes))
         return mean_weight(axes.mask, xp.shape(x), xp, axes)
+
+
+def leading_digits(number: float) -> float:
+    """Return the first 26 of the 53 binary digits of a float64."""
+    mantissa, exponent = frexp(number)
+    return ldexp(round(ldexp(mantissa, 26)), exponent - 26)

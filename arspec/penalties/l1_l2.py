@@ -5,7 +5,9 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Component, Penalty, register, validated
+from arspec.penalties.l1 import L1
+from arspec.penalties.l2 import L2
 
 
 @register
@@ -43,6 +45,11 @@ class L1L2(Penalty):
 
     def __post_init__(self) -> None:
         validated(self, non_negative={"l1": self.l1, "l2": self.l2})
+
+    def components(self) -> tuple[Component, ...]:
+        if self.l1 and self.l2:
+            return (Component(1.0, self),)
+        return (Component(self.l1, L1(1.0)), Component(self.l2, L2(1.0)))
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.multiply(self.l1, xp.abs(x)) + xp.multiply(self.l2, xp.square(x))

@@ -45,7 +45,7 @@ class L2Norm(Penalty):
         validated(self, non_negative={"coefficient": self.coefficient})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        return norm(x, axes.summed, xp=xp, axes=axes)
+        return norm(x, axes.summed, xp=xp, axes=axes).length
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         return norm_gradient(x, norm(x, axes.summed, xp=xp, axes=axes), weight, xp)

@@ -7,7 +7,7 @@ from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, register, validated
 from arspec.penalties._differences import difference, ends, shorter, transposed_difference
-from arspec.penalties._norms import norm, norm_gradient, reduced
+from arspec.penalties._norms import Norm, norm, norm_gradient, reduced
 
 
 @register
@@ -47,13 +47,13 @@ class NormStabilizer(Penalty):
         validated(self, non_negative={"coefficient": self.coefficient})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        return xp.square(difference(self._length(x, xp, axes), axes.index("time")))
+        return xp.square(difference(self._norm(x, xp, axes).length, axes.index("time")))
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        length = self._length(x, xp, axes)
-        step = difference(length, axes.index("time"))
-        of_length = transposed_difference(xp.multiply(weight, step + step), length, axes.index("time"), xp)
-        return norm_gradient(x, length, of_length, xp)
+        of_state = self._norm(x, xp, axes)
+        step = difference(of_state.length, axes.index("time"))
+        slope = transposed_difference(xp.multiply(weight, step + step), of_state.length, axes.index("time"), xp)
+        return norm_gradient(x, of_state, slope, xp)
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return shorter(reduced(shape, (axes.index("feature"),)), axes.index("time"))
@@ -65,5 +65,5 @@ class NormStabilizer(Penalty):
         before, after = ends(valid, axes.index("time"))
         return before & after
 
-    def _length(self, x: Array, xp: Namespace, axes: Axes) -> Array:
+    def _norm(self, x: Array, xp: Namespace, axes: Axes) -> Norm:
         return norm(x, (axes.index("feature"),), xp=xp, axes=axes)

@@ -9,7 +9,7 @@ from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, choice, refuse_mask, register, validated
 from arspec.penalties._matrix import as_matrix, as_terms, from_matrix
-from arspec.penalties._norms import norm, norm_gradient
+from arspec.penalties._norms import norm, norm_gradient, times
 
 MODES = ("rows", "columns")
 
@@ -55,20 +55,18 @@ class Orthogonal(Penalty):
         object.__setattr__(self, "mode", choice(self, "mode", mode, MODES))
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        unit, _, _ = self._units(x, xp, axes)
-        rows = int(unit.shape[0])
+        cosines = self._cosines(self._rows(x, xp, axes), xp, axes)
         # Each pair stands twice in the matrix of cosines.
-        total = xp.multiply(xp.sum(xp.abs(self._cosines(unit, xp))), 1 / max(rows * (rows - 1), 1))
-        return as_terms(total, x, xp)
+        return as_terms(xp.multiply(xp.sum(xp.abs(cosines)), 0.5 * _share(cosines)), x, xp)
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        unit, length, rows = self._units(x, xp, axes)
-        cosines = self._cosines(unit, xp)
+        rows = self._rows(x, xp, axes)
+        of_row = norm(rows, (1,), xp=xp, axes=axes)
+        unit, cosines = norm_gradient(rows, of_row, 1.0, xp), self._cosines(rows, xp, axes)
         signs = xp.where(xp.abs(cosines) < 2.0**-44, 0.0, xp.sign(cosines))
-        slope = xp.multiply(xp.matmul(signs, unit), 2 / max(int(unit.shape[0]) * (int(unit.shape[0]) - 1), 1))
-        along = xp.sum(xp.multiply(slope, unit), (1,))
-        of_rows = xp.divide(slope - xp.multiply(along, unit), xp.where(length == 0, 1.0, length))
-        of_rows = xp.where(length == 0, 0.0, of_rows)
+        along = xp.sum(xp.multiply(signs, cosines), (1,))
+        slope = xp.multiply(xp.matmul(signs, unit) - xp.multiply(along, unit), _share(cosines))
+        of_rows = xp.divide(slope, xp.where(of_row.length == 0, 1.0, of_row.length))
         of_matrix = of_rows if self.mode == "rows" else xp.permute(of_rows, (1, 0))
         return xp.multiply(weight, from_matrix(of_matrix, x, xp=xp, axes=axes))
 
@@ -78,12 +76,21 @@ class Orthogonal(Penalty):
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         raise refuse_mask(self)
 
-    def _units(self, x: Array, xp: Namespace, axes: Axes) -> tuple[Array, Array, Array]:
+    def _rows(self, x: Array, xp: Namespace, axes: Axes) -> Array:
         matrix = as_matrix(x, xp=xp, axes=axes)
-        rows = matrix if self.mode == "rows" else xp.permute(matrix, (1, 0))
-        length = norm(rows, (1,), xp=xp, axes=axes)
-        return norm_gradient(rows, length, 1.0, xp), length, rows
+        return matrix if self.mode == "rows" else xp.permute(matrix, (1, 0))
 
-    def _cosines(self, unit: Array, xp: Namespace) -> Array:
-        off_diagonal = xp.constant(~np.eye(int(unit.shape[0]), dtype=bool), unit)
-        return xp.where(off_diagonal, xp.matmul(unit, xp.permute(unit, (1, 0))), 0.0)
+    def _cosines(self, rows: Array, xp: Namespace, axes: Axes) -> Array:
+        """Return the products of the rows over their lengths, and 0 on the diagonal and for a zero row."""
+        of_row = norm(rows, (1,), xp=xp, axes=axes)
+        scaled = times(rows, of_row.scale, xp)
+        inverse = xp.reciprocal(xp.where(of_row.scaled == 0, 1.0, of_row.scaled))
+        products = xp.multiply(xp.matmul(scaled, xp.permute(scaled, (1, 0))), inverse)
+        off_diagonal = xp.constant(~np.eye(int(rows.shape[0]), dtype=bool), rows)
+        return xp.where(off_diagonal, xp.multiply(products, xp.permute(inverse, (1, 0))), 0.0)
+
+
+def _share(cosines: Array) -> float:
+    """Return 1 / (number of pairs)."""
+    rows = int(cosines.shape[0])
+    return 2 / max(rows * (rows - 1), 1)

@@ -6,8 +6,7 @@ from typing import ClassVar
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, register, validated
-
-LARGE = 1e150  # beyond this √(1+u²) is |u| in float64, and u² may overflow
+from arspec.penalties._hypot import hypot
 
 
 @register
@@ -44,23 +43,11 @@ class PseudoHuber(Penalty):
         validated(self, non_negative={"coefficient": coefficient}, positive={"delta": delta})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        u = self._scaled(x, xp)
-        size = xp.abs(u)
-        finite = xp.where(size == float("inf"), 1.0, size)
-        ratio = xp.divide(finite, 1.0 + self._root(finite, xp))
-        terms = xp.multiply(self.delta, xp.multiply(self.delta, xp.multiply(finite, ratio)))
-        return xp.where(size == float("inf"), size, terms)
+        # With the larger of |x| and δ taken out of the root, δ²u²/(1+√(1+u²)) = |x|·small/(…).
+        h = hypot(x, self.delta, xp)
+        below = xp.where(h.far, xp.abs(h.ratio), 1.0) + h.root
+        return xp.multiply(xp.abs(x), xp.divide(xp.abs(h.small), below))
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        u = self._scaled(x, xp)
-        endless = xp.abs(u) == float("inf")
-        finite = xp.where(endless, 1.0, u)
-        slope = xp.where(endless, xp.sign(x), xp.divide(finite, self._root(finite, xp)))
-        return xp.multiply(weight, xp.multiply(self.delta, slope))
-
-    def _scaled(self, x: Array, xp: Namespace) -> Array:
-        return xp.multiply(x, 1 / self.delta)
-
-    def _root(self, u: Array, xp: Namespace) -> Array:
-        far = xp.abs(u) > LARGE
-        return xp.where(far, xp.abs(u), xp.sqrt(1.0 + xp.square(xp.where(far, 0.0, u))))
+        h = hypot(x, self.delta, xp)
+        return xp.multiply(weight, xp.divide(h.small, h.root))

@@ -1,13 +1,13 @@
 """SmoothL1: the absolute value rounded off by an epsilon under the root."""
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, register, validated
-
-LARGE = 1e150  # beyond this √(x²+ε) is |x| in float64, and x² may overflow
+from arspec.penalties._hypot import hypot
 
 
 @register
@@ -45,11 +45,9 @@ class SmoothL1(Penalty):
         validated(self, non_negative={"coefficient": coefficient}, positive={"epsilon": epsilon})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        far = xp.abs(x) > LARGE
-        return xp.where(far, xp.abs(x), xp.sqrt(xp.square(xp.where(far, 0.0, x)) + self.epsilon))
+        h = hypot(x, sqrt(self.epsilon), xp)
+        return xp.multiply(h.large, h.root)
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        far = xp.abs(x) > LARGE
-        near = xp.where(far, 0.0, x)
-        slope = xp.divide(near, xp.sqrt(xp.square(near) + self.epsilon))
-        return xp.multiply(weight, xp.where(far, xp.sign(x), slope))
+        h = hypot(x, sqrt(self.epsilon), xp)
+        return xp.multiply(weight, xp.divide(xp.where(h.far, xp.sign(x), h.ratio), h.root))

@@ -69,4 +69,4 @@ class SoftOrthogonal(Penalty):
         matrix = as_matrix(x, xp=xp, axes=axes)
         matrix = matrix if self.mode == "columns" else xp.permute(matrix, (1, 0))
         identity = xp.constant(np.eye(int(matrix.shape[1])), matrix)
-        return matrix, xp.matmul(xp.permute(matrix, (1, 0)), matrix) - identity
+        return matrix, xp.matmul(xp.permute(matrix, (1, 0)), matrix, minus=identity)

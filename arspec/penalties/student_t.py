@@ -1,13 +1,15 @@
 """StudentT: the negative logarithm of a Student-t density."""
 
 from dataclasses import dataclass
+from math import log
 from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._hypot import hypot
 
-LARGE = 1e150  # beyond this 1+u² is u² in float64, and u² may overflow
+LARGE = 1e150  # beyond this u² may overflow, and log(1+u²) is 2 log u in float64
 
 
 @register
@@ -46,13 +48,14 @@ class StudentT(Penalty):
         validated(self, non_negative={"coefficient": coefficient}, positive={"scale": scale})
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
-        u = xp.abs(xp.multiply(x, 1 / self.scale))
-        logarithm = xp.log(xp.where(u > LARGE, u, 1.0))
-        return xp.where(u > LARGE, logarithm + logarithm, xp.log1p(xp.square(xp.where(u > LARGE, 0.0, u))))
+        size = xp.abs(x)
+        u = xp.divide(size, xp.where(size == size, self.scale, size))
+        far = u > LARGE
+        logarithm = xp.log(xp.where(far, size, 1.0)) - log(self.scale)
+        return xp.where(far, logarithm + logarithm, xp.log1p(xp.square(xp.where(far, 0.0, u))))
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
-        u = xp.multiply(x, 1 / self.scale)
-        far = xp.abs(u) > LARGE
-        near = xp.where(far, 0.0, u)
-        slope = xp.where(far, xp.reciprocal(xp.where(far, u, 1.0)), xp.divide(near, 1.0 + xp.square(near)))
-        return xp.multiply(weight, xp.multiply(2 / self.scale, slope))
+        # With the larger of |x| and s taken out, x/(s²+x²) = (1 or x/s) / (large · root²).
+        h = hypot(x, self.scale, xp)
+        slope = xp.divide(xp.where(h.far, xp.sign(x), h.ratio), xp.multiply(h.large, 1.0 + xp.square(h.ratio)))
+        return xp.multiply(weight, slope + slope)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from arspec import _evaluate
+from arspec import Schedule, _evaluate
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace, cut
 from arspec_jax._linear import apply_linear
@@ -39,9 +39,8 @@ class JaxNamespace(Namespace):
         """Stop XLA from contracting a product and a following sum (an optimization barrier does not)."""
         return jnp.where(product == product, product, jnp.nan)
 
-    def flush(self, x: Array, smallest: float) -> Array:
-        """As in the core, with derivative 1: a constant 0 would have none, so no curvature at x = 0."""
-        return x - lax.stop_gradient(jnp.where(jnp.abs(x) < smallest, x, 0.0))
+    def stop_gradient(self, x: Array) -> Array:
+        return lax.stop_gradient(x)
 
     def abs(self, x: Array) -> Array:
         """|x| whose derivative at 0 is 0; JAX's own is +1."""
@@ -211,3 +210,10 @@ def value(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mas
     masked = _evaluate.with_mask(resolved, given, array, _XP)
     operands = (array,) if given is None else (array, masked.mask)
     return _value(_Job(penalty, resolved), *operands)
+
+
+def schedule_factor(schedule: Schedule, step: Any) -> Array:
+    """Return the factor of a schedule at a step, which may be traced, as float32."""
+    with jax.enable_x64(True):
+        at_step = lax.convert_element_type(jnp.asarray(step), jnp.float64)
+        return _XP.lower(schedule.factor(at_step, xp=_XP), "float32")

@@ -92,7 +92,8 @@ class Forward:
         self._sites = sites
         self._values = {key: penalty for key, penalty in penalties.items() if _is_concrete(penalty)}
         self._shapes = {key: tuple(found[0].shape) for key, found in tensors.items()}
-        return call.finish(outputs, traced), Penalties(penalties)
+        schedules = {site.key: site.rule.schedule for site in sites if site.rule.schedule is not None}
+        return call.finish(outputs, traced), Penalties(penalties, schedules)
 
     def __repr__(self) -> str:
         return "Forward: its layers are known after the first call" if self._sites is None else repr(self.sites)

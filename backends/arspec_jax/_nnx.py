@@ -85,7 +85,7 @@ class _Watched:
     """While it is entered, the layers of a module name what they return."""
 
     def __init__(self, module: nnx.Module) -> None:
-        self._layers = [(path, layer, type(layer)) for path, layer in nnx.iter_modules(module) if path]
+        self._layers = [(path, layer, type(layer)) for path, layer in layers_of(module)]
 
     def __enter__(self) -> None:
         for path, layer, cls in self._layers:
@@ -104,11 +104,17 @@ def _watching(cls: Any, path: str, affine: bool) -> Any:
     return type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
 
 
+def layers_of(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return the modules inside a module by path; one that has none is its own layer "model"."""
+    inside = [(path, layer) for path, layer in nnx.iter_modules(module) if path]
+    return inside or [(("model",), module)]
+
+
 def parts_of(module: nnx.Module) -> list[Part]:
     """List the layers inside a module; a shared one stands at its first path."""
     parts, closed = [], []
-    for path, layer in sorted(nnx.iter_modules(module), key=lambda found: len(found[0])):
-        if not path or any(path[: len(outer)] == outer for outer in closed):
+    for path, layer in sorted(layers_of(module), key=lambda found: len(found[0])):
+        if any(path[: len(outer)] == outer for outer in closed):
             continue
         if is_closed(layer):
             closed.append(path)
@@ -131,7 +137,7 @@ def _part(path: str, layer: Any) -> Part:
 
 def _reader(path: str, placement: str) -> Any:
     def read(model: nnx.Module, *_: Any) -> Any:
-        layers = {joined(found): layer for found, layer in nnx.iter_modules(model)}
+        layers = {joined(found): layer for found, layer in layers_of(model)}
         return _variable(layers[path], placement)[...]
 
     return read

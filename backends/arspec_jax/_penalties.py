@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from arspec._errors import did_you_mean
+from arspec._schedules import Schedule, scheduled_step
+from arspec_jax._engine import schedule_factor
 
 Array = Any
 
@@ -25,18 +27,35 @@ class Penalties(Mapping[str, Array]):
     0.75 ['hidden/kernel/l2', 'out/kernel/l2']
     """
 
-    def __init__(self, values: Mapping[str, Array]) -> None:
+    def __init__(self, values: Mapping[str, Array], schedules: Mapping[str, Schedule] | None = None) -> None:
         self._values = dict(values)
+        self._schedules = dict(schedules or {})
 
-    def total(self) -> Array:
-        """Return the sum of all penalties, added in the order of the rules: a 0-d array."""
-        values = list(self._values.values())
+    def total(self, step: Any = None) -> Array:
+        """Return the sum of all penalties, added in the order of the rules: a 0-d array.
+
+        Parameters
+        ----------
+        step : the training step, from 0, where a rule has a schedule; may be traced. Its
+            penalty is then multiplied by the factor of the schedule at this step.
+
+        Raises
+        ------
+        SpecError: a rule has a schedule and no step is given.
+        """
+        scheduled_step(step, list(self._schedules))
+        values = [self._scheduled(key, step) for key in self._values]
         if not values:
             return jnp.zeros(())
         total = values[0]
         for value in values[1:]:
             total = total + value
         return total
+
+    def _scheduled(self, key: str, step: Any) -> Array:
+        if key not in self._schedules:
+            return self._values[key]
+        return self._values[key] * schedule_factor(self._schedules[key], step)
 
     def __getitem__(self, key: str) -> Array:
         if key not in self._values:
@@ -52,9 +71,11 @@ class Penalties(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Penalties({self._values!r})"
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], tuple[str, ...]]:
-        return [(jax.tree_util.DictKey(key), value) for key, value in self._values.items()], tuple(self._values)
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], tuple[Any, ...]]:
+        children = [(jax.tree_util.DictKey(key), value) for key, value in self._values.items()]
+        return children, (tuple(self._values), tuple(self._schedules.items()))
 
     @classmethod
-    def tree_unflatten(cls, keys: tuple[str, ...], values: Iterable[Array]) -> "Penalties":
-        return cls(dict(zip(keys, values, strict=True)))
+    def tree_unflatten(cls, static: tuple[Any, ...], values: Iterable[Array]) -> "Penalties":
+        keys, schedules = static
+        return cls(dict(zip(keys, values, strict=True)), dict(schedules))

@@ -171,6 +171,12 @@ def attach(model: keras.Model, spec: Spec) -> keras.Model:
         raise SpecError(f"model is a {type(model).__name__}; expected a keras.Model.")
     if not isinstance(spec, Spec):
         raise SpecError(f"spec={spec!r}; expected a Spec, such as Spec([Rule(...)]) or load('spec.json').")
+    scheduled = [rule.key for rule in spec.rules if rule.schedule is not None]
+    if scheduled:
+        raise UnsupportedError(
+            f"the rule {scheduled[0]} has a schedule; the step of training is not known inside a Keras model. "
+            "Write the loop yourself and multiply arspec_keras.losses(model) by schedule(step), or leave it out."
+        )
     if _SLOT in vars(model):
         raise SpecError(f"model {model.name!r} is regularized already; call arspec_keras.detach(model) first.")
     vars(model)[_SLOT] = _Attachment(model, spec)
@@ -227,7 +233,7 @@ def sites(model: keras.Model) -> Sites:
     if not attachment._is_bound():
         attachment._bind()
     shapes = {key: shape for key, (shape, _) in attachment.results.items()}
-    values = {key: float(loss) for key, (_, loss) in attachment.results.items()}
+    values = {key: float(keras.ops.convert_to_numpy(loss)) for key, (_, loss) in attachment.results.items()}
     return Sites(bound.site for bound in attachment.bound).with_results(shapes, values)
 
 

@@ -27,6 +27,7 @@ class _Library:
     log = staticmethod(tf.math.log)
     log1p = staticmethod(tf.math.log1p)
     tanh = staticmethod(tf.tanh)
+    cos = staticmethod(tf.cos)
     matmul = staticmethod(tf.matmul)
     transpose = staticmethod(tf.transpose)
 
@@ -78,9 +79,8 @@ class TensorFlowNamespace(Namespace):
     def broadcast_to(self, x: tf.Tensor, shape: tuple[Any, ...]) -> tf.Tensor:
         return tf.broadcast_to(x, shape)
 
-    def flush(self, x: tf.Tensor, smallest: float) -> tf.Tensor:
-        # A difference, not a choice: the derivative stays 1 at 0, or L2 would be flat there.
-        return x - tf.stop_gradient(self.where(tf.abs(x) < smallest, x, 0.0))
+    def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.stop_gradient(x)
 
     def raw_max(self, x: tf.Tensor, axis: tuple[int, ...]) -> tf.Tensor:
         return tf.reduce_max(x, axis=list(axis), keepdims=True) if axis else x

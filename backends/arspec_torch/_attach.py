@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from arspec import Site, Sites, Spec, SpecError
+from arspec._schedules import scheduled_step
 from arspec._sites import match_sites, unfired
 from arspec_torch._activations import ActivationFinder
-from arspec_torch._engine import value
+from arspec_torch._engine import XP, value
 from arspec_torch._layers import Source, describe, is_activation, parameter_of
 
 _ATTRIBUTE = "_arspec_regularization"
@@ -38,7 +39,7 @@ class Regularization:
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def losses(self) -> dict[str, Tensor]:
-        """Return each penalty of the last forward pass, by name such as "hidden/output/l1".
+        """Return each penalty of the last forward pass, before its schedule, by name such as "hidden/output/l1".
 
         Returns
         -------
@@ -53,13 +54,25 @@ class Regularization:
             raise unfired(missing)
         return {site.key: self._loss(site) for site in self._sites}
 
-    def total(self) -> Tensor:
-        """Return the sum of `losses()` as a differentiable 0-d tensor: add it to the loss."""
-        losses = list(self.losses().values())
-        if not losses:
+    def total(self, step: int | Tensor | None = None) -> Tensor:
+        """Return the sum of `losses()` as a differentiable 0-d tensor: add it to the loss.
+
+        Parameters
+        ----------
+        step : the training step, from 0, where a rule has a schedule; its penalty is then
+            multiplied by the factor of the schedule at this step.
+
+        Raises
+        ------
+        SpecError: as `losses`; or a rule has a schedule and no step is given.
+        """
+        losses = self.losses()
+        scheduled_step(step, [site.key for site in self._sites if site.rule.schedule is not None and step is None])
+        scaled = [_scheduled(losses[site.key], site, step) for site in self._sites]
+        if not scaled:
             return torch.zeros((), device=next((p.device for p in self._model.parameters()), None))
-        total = losses[0]
-        for loss in losses[1:]:
+        total = scaled[0]
+        for loss in scaled[1:]:
             total = total + loss.to(total.device)
         return total
 
@@ -151,6 +164,13 @@ class Regularization:
                 tensor = parameter_of(self._sources[site.key])
                 if not isinstance(tensor, nn.Parameter):
                     self._losses[site.key] = self._evaluate(site, tensor)
+
+
+def _scheduled(loss: Tensor, site: Site, step: int | Tensor | None) -> Tensor:
+    if site.rule.schedule is None:
+        return loss
+    at_step = torch.as_tensor(step, dtype=torch.float64, device=loss.device)
+    return loss * XP.lower(site.rule.schedule.factor(at_step, xp=XP), "float32")
 
 
 def attach(model: nn.Module, spec: Spec, *, activations: Mapping[str, Any] | None = None) -> Regularization:

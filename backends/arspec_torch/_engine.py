@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from arspec import UnsupportedError, _evaluate
 from arspec._axes import Axes
-from arspec._namespace import BLOCK, Namespace
+from arspec._namespace import BLOCK, SMALLEST_NORMAL, Namespace
 from arspec.penalties import Penalty
+from arspec_torch import _plain
 
 
 class TorchNamespace(Namespace):
@@ -36,10 +38,31 @@ class TorchNamespace(Namespace):
         return torch.where(product == product, product, torch.nan) if torch.compiler.is_compiling() else product
 
     def block_size(self, x: Tensor) -> int | None:
-        return None if torch.compiler.is_compiling() or x.device.type != "cpu" else BLOCK
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or _plain.array_of(x) is None:
+            return None
+        return BLOCK if torch.get_num_threads() == 1 else THREADED_BLOCK
 
     def zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_zeros(shape)
+
+    def empty(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return like.new_empty(shape)
+
+    def lift(self, x: Tensor) -> Tensor:
+        # The same numbers as in the core; the comparison is faster before widening.
+        name = self.dtype_name(x)
+        x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
+        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
+
+    def sign(self, x: Tensor) -> Tensor:
+        # hardshrink(x, inf) is 0, and NaN at NaN, in a tenth of the time of where(x != x, x, ...).
+        if torch.compiler.is_compiling():
+            return super().sign(x)
+        return torch.sign(x) + torch.nn.functional.hardshrink(x, math.inf)
+
+    def halve(self, x: Tensor, axis: int) -> Tensor:
+        array = _plain.array_of(x) if x.numel() <= _plain.SMALL and x.dtype is torch.float64 else None
+        return super().halve(x, axis) if array is None else torch.from_numpy(_plain.NUMPY.halve(array, axis))
 
     def sqrt(self, x: Tensor) -> Tensor:
         # Eager CPU kernels are up to 1 ulp off; one Newton step from the exact residual mends that.
@@ -75,8 +98,14 @@ class TorchNamespace(Namespace):
         return torch.cat(parts, dim=axis)
 
     def flush(self, x: Tensor, smallest: float) -> Tensor:
-        # One kernel instead of three; hardshrink keeps |x| > bound and NaN.
-        return torch.nn.functional.hardshrink(x, math.nextafter(smallest, 0.0))
+        # One kernel instead of three; hardshrink keeps |x| > bound and NaN, but has derivative 0 at 0.
+        if torch.is_grad_enabled():
+            return super().flush(x, smallest)
+        largest_subnormal = math.nextafter(smallest, 0.0) if x.dtype is torch.float64 else smallest - 2.0**-149
+        return torch.nn.functional.hardshrink(x, largest_subnormal)
+
+    def stop_gradient(self, x: Tensor) -> Tensor:
+        return x.detach()
 
 
 def exact_residual(x: Tensor, root: Tensor) -> Tensor:
@@ -87,7 +116,33 @@ def exact_residual(x: Tensor, root: Tensor) -> Tensor:
     return ((x - high * high) - 2 * high * low) - low * low
 
 
+# Threads share the work of a block: fewer and larger ones, or waiting for each other costs more than it saves.
+THREADED_BLOCK = 1 << 20
+
 XP = TorchNamespace()
+
+
+class _WholeNamespace(TorchNamespace):
+    """Without blocks, which write into a buffer: vmap over the cotangent alone forbids that."""
+
+    def block_size(self, x: Tensor) -> int | None:
+        return None
+
+
+_WHOLE = _WholeNamespace()
+
+
+def _value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor:
+    found = _plain.small_value(penalty, x, axes)
+    return _evaluate.value(penalty, x, xp=XP, axes=axes) if found is None else found
+
+
+def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tensor:
+    found = _plain.small_gradient(penalty, x, cotangent, axes)
+    if found is not None:
+        return found
+    xp = XP if _plain.array_of(cotangent) is not None else _WHOLE
+    return _evaluate.gradient(penalty, x, cotangent, xp=xp, axes=axes)
 
 
 class _Value(torch.autograd.Function):
@@ -97,7 +152,7 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, mask: Tensor | None, penalty: Penalty, axes: Axes) -> Tensor:
-        return _evaluate.value(penalty, x, xp=XP, axes=_evaluate.attach_mask(axes, mask))
+        return _value(penalty, x, _evaluate.attach_mask(axes, mask))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -108,6 +163,8 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, mask = ctx.saved_tensors
+        if _is_first_order(x, cotangent):
+            return _gradient(ctx.penalty, x, cotangent, _evaluate.attach_mask(ctx.axes, mask)), None, None, None
         return _apply(_Gradient, x, mask, cotangent, ctx.penalty, ctx.axes), None, None, None
 
 
@@ -118,7 +175,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, mask: Tensor | None, cotangent: Tensor, penalty: Penalty, axes: Axes) -> Tensor:
-        return _evaluate.gradient(penalty, x, cotangent, xp=XP, axes=_evaluate.attach_mask(axes, mask))
+        return _gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -161,6 +218,13 @@ _FORWARD_MODE = {_Value: _ForwardModeValue, _Gradient: _ForwardModeGradient}
 def _apply(function: type[_Value] | type[_Gradient], *arguments: Any) -> Tensor:
     chosen = function if torch.compiler.is_compiling() else _FORWARD_MODE[function]
     return chosen.apply(*arguments)  # pyright: ignore[reportReturnType]
+
+
+def _is_first_order(*tensors: Tensor) -> bool:
+    """Return whether nothing will differentiate the gradient, in reverse or forward mode."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return all(unpack_dual(tensor).tangent is None for tensor in tensors)
 
 
 def _wide_gradient(ctx: Any, mask: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,0 +1,83 @@
+"""Small tensors on the CPU: the reference itself, in NumPy, on the memory they share.
+
+An operation costs torch several microseconds before it computes anything, and NumPy one.
+The numbers are the reference's own, so nothing can differ. `array_of` says which tensors
+qualify: those whose memory Python may read without anybody noticing.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arspec import _evaluate
+from arspec._axes import Axes
+from arspec._namespace import NumpyNamespace
+from arspec.penalties import Penalty
+from arspec.penalties._custom import uses_autodiff
+
+# Beyond it the faster kernels of torch outweigh their overhead.
+SMALL = 1 << 16
+
+NUMPY = NumpyNamespace()
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def array_of(x: Tensor) -> np.ndarray | None:
+    """Return the memory of x, half precision widened to float32; None where torch must do the work.
+
+    None under torch.compile, tracing, vmap, make_fx, functionalize and for subclasses, and
+    where autograd records what is done with x.
+    """
+    if not _is_plain(x) or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    try:
+        x.reshape(-1)[0].item()  # vmap and a tracer of operations refuse to name a number
+        widened = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
+        return widened.numpy()
+    except RuntimeError:
+        return None
+
+
+def _is_plain(x: Tensor) -> bool:
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and x.layout is torch.strided
+        and x.numel() > 0
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def small_value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor | None:
+    """Return the value by the reference, or None if x does not qualify."""
+    arrays = _arrays(penalty, x, axes)
+    if arrays is None:
+        return None
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(np.asarray(_evaluate.value(penalty, arrays[0], xp=NUMPY, axes=arrays[1])))
+
+
+def small_gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tensor | None:
+    """Return the gradient by the reference, or None if a tensor does not qualify."""
+    arrays = _arrays(penalty, x, axes)
+    upstream = None if arrays is None else array_of(cotangent)
+    if arrays is None or upstream is None:
+        return None
+    with np.errstate(all="ignore"):
+        found = _evaluate.gradient(penalty, arrays[0], upstream, xp=NUMPY, axes=arrays[1])
+    return torch.from_numpy(found).to(x.dtype)
+
+
+def _arrays(penalty: Penalty, x: Tensor, axes: Axes) -> tuple[np.ndarray, Axes] | None:
+    if x.numel() > SMALL or x.dtype not in _DTYPES or uses_autodiff(penalty):
+        return None
+    array = array_of(x)
+    mask: Any = None if axes.mask is None else array_of(axes.mask)
+    if array is None or (axes.mask is not None and mask is None):
+        return None
+    return array, axes if mask is None else replace(axes, mask=mask)
