@@ -19,6 +19,9 @@ from arspec._sites import Sites as Sites
 from arspec._spec import SPEC_VERSION as SPEC_VERSION
 from arspec._spec import Spec as Spec
 from arspec._spec import load as load
+from arspec.penalties import L1 as L1
+from arspec.penalties import L1L2 as L1L2
+from arspec.penalties import L2 as L2
 from arspec.penalties import Binarize as Binarize
 from arspec.penalties import BinaryEntropy as BinaryEntropy
 from arspec.penalties import DeCov as DeCov
@@ -28,9 +31,6 @@ from arspec.penalties import HoyerSquare as HoyerSquare
 from arspec.penalties import Huber as Huber
 from arspec.penalties import KLSparsity as KLSparsity
 from arspec.penalties import L0Step as L0Step
-from arspec.penalties import L1 as L1
-from arspec.penalties import L1L2 as L1L2
-from arspec.penalties import L2 as L2
 from arspec.penalties import L2Norm as L2Norm
 from arspec.penalties import LInf as LInf
 from arspec.penalties import Lp as Lp

@@ -7,6 +7,7 @@ the rules R1-R13 of docs/numerics.md.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -266,7 +267,7 @@ class NumpyNamespace(Namespace):
     mutable_arrays = True
 
     def dtype_name(self, x: Array) -> str:
-        return x.dtype.name
+        return name_of(x.dtype)
 
     def cast(self, x: Array, dtype: str) -> Array:
         if dtype == "bfloat16":
@@ -286,15 +287,22 @@ class NumpyNamespace(Namespace):
         return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
 
     def flush(self, x: Array, smallest: float) -> Array:
-        small = np.abs(x) < smallest
-        return np.where(small, x.dtype.type(0), x) if small.any() else x
+        magnitude = np.abs(x)
+        subnormal = (magnitude < smallest) & (magnitude > 0)
+        return np.where(subnormal, x.dtype.type(0), x) if subnormal.any() else x
 
     def sign(self, x: Array) -> Array:
         return np.sign(x)  # NaN stays
 
 
-# Float64 temporaries of a block stay in the cache of one core.
-BLOCK = 1 << 15
+# Temporaries of a block, 128 KiB, stay in the cache of one core, and malloc keeps their pages.
+BLOCK = 1 << 14
+
+
+@cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype; NumPy spells it anew each time, slower than it adds small arrays."""
+    return dtype.name
 
 
 def power_of_two_below(size: int) -> int:

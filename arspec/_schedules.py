@@ -8,6 +8,7 @@ first training step.
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from arspec._errors import SpecError, require_number, unknown
@@ -133,7 +134,7 @@ class Step(Schedule):
         if not isinstance(self.boundaries, list | tuple) or not self.boundaries:
             raise SpecError(f"Step: boundaries={self.boundaries!r}; expected a tuple of whole numbers, not empty.")
         boundaries = tuple(_whole(self, "boundaries", boundary) for boundary in self.boundaries)
-        if any(later <= earlier for earlier, later in zip(boundaries, boundaries[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(boundaries)):
             raise SpecError(f"Step: boundaries={boundaries!r}; expected increasing numbers.")
         object.__setattr__(self, "boundaries", boundaries)
         object.__setattr__(self, "decay", require_number("Step", "decay", self.decay))

@@ -6,7 +6,7 @@ frameworks, which rules meet which layers and what is an error.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,6 +112,18 @@ def match_sites(spec: Spec, layers: Sequence[Layer]) -> Sites:
         key = name if taken[name] == 1 else f"{name}#{taken[name]}"
         sites.append(Site(key, rule, layer.path, layer.placements[rule.placement]))
     return Sites(sites)
+
+
+def each_parameter_once(sites: Iterable[Site], parameter_of: Callable[[Site], object]) -> Sites:
+    """Keep one site per rule for a parameter that several layers share.
+
+    `parameter_of` gives the object that is the parameter, or None for a site that has none.
+    """
+    kept: dict[tuple[int, object], Site] = {}
+    for site in sites:
+        parameter = parameter_of(site)
+        kept.setdefault((id(site.rule), site.key if parameter is None else id(parameter)), site)
+    return Sites(kept.values())
 
 
 def _matched_layers(rule: Rule, layers: Sequence[Layer]) -> list[Layer]:

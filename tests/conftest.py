@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import torch  # noqa: F401, I001 - before TensorFlow, which otherwise takes its OpenMP
+import torch  # noqa: F401 - before TensorFlow, which otherwise takes its OpenMP
 from hypothesis import HealthCheck, settings
 
 # Reproducible in CI; ARSPEC_HUNT=1 looks for new examples.

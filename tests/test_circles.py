@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arspec_studies.circles import agreement, measures, plots, report, run, summary, worker
-from arspec_studies.circles.data import CONFIGURATIONS, GRID_SIDE, HIDDEN, Circles, circles, grid, initial_weights
 
 import arspec as ar
+from arspec_studies.circles import agreement, measures, plots, report, run, summary, worker
+from arspec_studies.circles.data import CONFIGURATIONS, GRID_SIDE, HIDDEN, Circles, circles, grid, initial_weights
 
 STUDY = Path(worker.__file__).parent
 

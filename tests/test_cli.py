@@ -8,12 +8,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from arspec_studies.circles import agreement, run
-from arspec_studies.circles.data import CONFIGURATIONS
 from typer.testing import CliRunner
 
 import arspec as ar
 from arspec import cli
+from arspec_studies.circles import agreement, run
+from arspec_studies.circles.data import CONFIGURATIONS
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "optax", "equinox")
 

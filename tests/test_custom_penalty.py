@@ -4,9 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import arspec_jax
-import arspec_tensorflow
-import arspec_torch
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +12,9 @@ import tensorflow as tf
 import torch
 
 import arspec as ar
+import arspec_jax
+import arspec_tensorflow
+import arspec_torch
 
 
 @ar.register

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-import arspec_jax
 import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bits import assert_same_bits
 from flax import nnx
-from jax_models import X
 
 import arspec as ar
+import arspec_jax
+from bits import assert_same_bits
+from jax_models import X
 
 KEY = jax.random.key(3)
 PARAMS = {"hidden": {"kernel": jax.random.normal(KEY, (2, 5)), "bias": jnp.zeros(5)}, "out": {"w": jnp.ones((5, 1))}}

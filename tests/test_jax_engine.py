@@ -7,15 +7,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import arspec_jax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bits import assert_same_bits
-from cases import DTYPES, PENALTIES, random_array
 
 import arspec as ar
+import arspec_jax
+from bits import assert_same_bits
+from cases import DTYPES, PENALTIES, random_array
 
 penalties = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 x64_is_off = not jax.config.jax_enable_x64

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import arspec_jax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bits import assert_same_bits
 from flax import nnx
-from jax_models import BIASES, FLAVOURS, KERNELS, Flavour, X
 
 import arspec as ar
+import arspec_jax
+from bits import assert_same_bits
+from jax_models import BIASES, FLAVOURS, KERNELS, Flavour, X
 
 SPEC = ar.Spec(
     [
@@ -223,5 +223,8 @@ def test_a_single_nnx_layer_is_its_own_layer() -> None:
     layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     rules = [ar.Rule(ar.L2(1.0), layer="model", placement=p) for p in ("kernel", "pre_activation")]
     y, penalties = arspec_jax.attach(layer, ar.Spec(rules))(layer, jnp.ones((4, 2)))
-    expected = [ar.value(ar.L2(1.0), np.asarray(layer.kernel[...])), ar.value(ar.L2(1.0), np.asarray(y), mean_over="batchmean")]
+    expected = [
+        ar.value(ar.L2(1.0), np.asarray(layer.kernel[...])),
+        ar.value(ar.L2(1.0), np.asarray(y), mean_over="batchmean"),
+    ]
     assert [float(one) for one in penalties.values()] == [float(one) for one in expected]

@@ -10,14 +10,14 @@ import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
-from bits import assert_same_bits
-from cases import DTYPES, random_array, special_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import arspec as ar
 from arspec._namespace import BLOCK
+from bits import assert_same_bits
+from cases import DTYPES, random_array, special_arrays
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

@@ -3,8 +3,6 @@
 import math
 from typing import Any
 
-import arspec_jax
-import arspec_torch
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +11,8 @@ import torch
 from flax import nnx
 
 import arspec as ar
+import arspec_jax
+import arspec_torch
 
 SCHEDULES = [
     ar.Constant(),

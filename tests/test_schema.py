@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from documents import BAD, GOOD, L1, summed, with_penalty
 from hypothesis import given
 from jsonschema import Draft202012Validator
-from test_spec import SPEC, specs
 
 import arspec as ar
 from arspec.penalties import registered
+from documents import BAD, GOOD, L1, summed, with_penalty
+from test_spec import SPEC, specs
 
 validator = Draft202012Validator(ar.json_schema())
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import BAD, GOOD, L1, RULE, document, with_penalty
 from hypothesis import given
 from hypothesis import strategies as st
 
 import arspec as ar
 from arspec._axes import AXIS_NAMES
 from arspec._placements import PLACEMENTS
+from documents import BAD, GOOD, L1, RULE, document, with_penalty
 
 numbers = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 # Factors that no product of them drives out of range.

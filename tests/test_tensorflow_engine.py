@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import arspec as ar
 from arspec_tensorflow import value
 from bits import assert_same_bits
 from cases import random_array
-
-import arspec as ar
 
 ELASTIC = ar.L1(0.1) + 0.5 * ar.L2(0.7)
 
@@ -31,9 +31,8 @@ def test_one_trace_serves_every_batch_size(xla: bool, mean_over: str) -> None:
 
 
 def test_sum_over_one_unknown_axis_follows_the_tree() -> None:
-    from arspec_tensorflow._engine import XP
-
     from arspec._namespace import NumpyNamespace
+    from arspec_tensorflow._engine import XP
 
     sums = tf.function(lambda x: XP.sum(x, (1,)), input_signature=[tf.TensorSpec((None, None, 3), tf.float64)])
     for size in (0, 1, 6, 33):

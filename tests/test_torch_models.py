@@ -183,8 +183,15 @@ def test_tied_weights_count_once_and_shared_layers_per_call(x: torch.Tensor) -> 
     model(x)
     assert list(penalties.losses()) == ["hidden/kernel/l2", "hidden/pre_activation/l1"]
     first = model.hidden(x)
-    expected = sum(float(ar.value(ar.L1(1.0), h.detach().numpy(), mean_over="batchmean")) for h in (first, model.hidden(first)))
+    expected = sum(
+        float(ar.value(ar.L1(1.0), h.detach().numpy(), mean_over="batchmean")) for h in (first, model.hidden(first))
+    )
     assert penalties.losses()["hidden/pre_activation/l1"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_same_rule_twice_counts_twice() -> None:
+    rules = [rule(ar.L2(1.0), "0", "kernel"), rule(ar.L2(1.0), "0", "kernel")]
+    assert list(arspec_torch.attach(sequential(), ar.Spec(rules)).losses()) == ["0/kernel/l2", "0/kernel/l2#2"]
 
 
 def test_each_pass_starts_anew(x: torch.Tensor) -> None:
@@ -293,7 +300,9 @@ def test_c4_checkpointing(x: torch.Tensor) -> None:
     penalties = arspec_torch.attach(model, one("hidden", "pre_activation"))
     loss = model(x).sum() * 0 + penalties.total()
     loss.backward()
-    upstream = torch.from_numpy(ar.gradient(ar.L1(0.5) + ar.L2(0.25), model.hidden(x).detach().numpy(), mean_over="batchmean"))
+    upstream = torch.from_numpy(
+        ar.gradient(ar.L1(0.5) + ar.L2(0.25), model.hidden(x).detach().numpy(), mean_over="batchmean")
+    )
     torch.testing.assert_close(model.hidden.bias.grad, upstream.sum(0))
     assert penalties.total().item() == reference(model.hidden(x), mean_over="batchmean")
     model.reentrant = True
@@ -362,7 +371,7 @@ def test_sites_print_as_a_table(x: torch.Tensor) -> None:
 
 
 def test_model_must_be_a_module() -> None:
-    with pytest.raises(ar.SpecError, match="expected a torch.nn.Module"):
+    with pytest.raises(ar.SpecError, match=r"expected a torch\.nn\.Module"):
         arspec_torch.attach(lambda x: x, one("0", "output"))
     with pytest.raises(ar.SpecError, match=r"spec=\{\}; expected a Spec"):
         arspec_torch.attach(sequential(), {})

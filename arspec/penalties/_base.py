@@ -69,9 +69,7 @@ class Penalty:
 PenaltyClass = TypeVar("PenaltyClass", bound=type[Penalty])
 
 
-def validated(
-    owner: Penalty, *, non_negative: Mapping[str, object] = {}, positive: Mapping[str, object] = {}
-) -> None:
+def validated(owner: Penalty, *, non_negative: Mapping[str, object] = {}, positive: Mapping[str, object] = {}) -> None:
     """Check numbers and store them in the fields of `owner` as float (the float64 of Python)."""
     for name, value in {**non_negative, **positive}.items():
         number = require_number(type(owner).__name__, name, value, positive=name in positive)

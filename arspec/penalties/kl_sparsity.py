@@ -52,7 +52,7 @@ class KLSparsity(Penalty):
     def __init__(self, coefficient: float, *, target: float) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"target": target})
         if self.target >= 1:
-            raise SpecError(f"KLSparsity: target={target!r}; expected a mean activation between 0 and 1, both excluded.")
+            raise SpecError(f"KLSparsity: target={target!r}; expected a mean activation with 0 < target < 1.")
 
     def check_values(self, x: Any) -> None:
         if ((x < 0) | (x > 1)).any():

@@ -1,6 +1,6 @@
 """The regularized forward pass: output and penalties, for every kind of model alike."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 from arspec import Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._errors import did_you_mean
-from arspec._sites import match_sites, unfired
+from arspec._sites import each_parameter_once, match_sites, unfired
 from arspec._spec import at
 from arspec_jax._activations import Unknown, find_output
 from arspec_jax._engine import value
@@ -102,7 +102,8 @@ class Forward:
         known = {part.path: part for part in parts}
         for path, function in self._activations.items():
             _check_activation(path, function, known)
-        return _without_repeats(match_sites(self._spec, [part.layer() for part in parts]), known)
+        sites = match_sites(self._spec, [part.layer() for part in parts])
+        return each_parameter_once(sites, lambda site: _identity(site, known))
 
     def _reading(self, site: Site, part: Part, traced: Trace) -> "_Reading":
         """Say where the tensor of a site stands in the trace."""
@@ -189,18 +190,9 @@ def _check_activation(path: str, function: object, parts: Mapping[str, Part]) ->
         raise SpecError(f"activations[{path!r}]={function!r}; expected a function such as jax.nn.relu, or None.")
 
 
-def _without_repeats(sites: Iterable[Site], parts: Mapping[str, Part]) -> Sites:
-    """Keep a tied parameter once per rule."""
-    kept, seen = [], set()
-    for site in sites:
-        parameter = parts[site.layer].parameters.get(site.rule.placement)
-        if parameter is not None and parameter.identity is not None:
-            mark = (id(site.rule), id(parameter.identity))
-            if mark in seen:
-                continue
-            seen.add(mark)
-        kept.append(site)
-    return Sites(kept)
+def _identity(site: Site, parts: Mapping[str, Part]) -> object:
+    parameter = parts[site.layer].parameters.get(site.rule.placement)
+    return None if parameter is None else parameter.identity
 
 
 def _is_result(site: Site) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from arspec import Site, Sites, Spec, SpecError
 from arspec._schedules import scheduled_step
-from arspec._sites import match_sites, unfired
+from arspec._sites import each_parameter_once, match_sites, unfired
 from arspec_torch._activations import ActivationFinder
 from arspec_torch._engine import XP, value
 from arspec_torch._layers import Source, describe, is_activation, parameter_of
@@ -212,7 +212,7 @@ def attach(model: nn.Module, spec: Spec, *, activations: Mapping[str, Any] | Non
     layers, found = describe(model, finder)
     sites = match_sites(spec, layers)
     sources = {site.key: found[site.layer, site.rule.placement] for site in sites}
-    sites = _each_parameter_once(sites, sources)
+    sites = each_parameter_once(sites, lambda site: _own_parameter(sources[site.key]))
     regularization = Regularization(model, sites, sources)
     watched: dict[nn.Module, list[Site]] = {model: []}
     for site in sites:
@@ -234,13 +234,9 @@ def _inner(model: nn.Module) -> nn.Module:
     return inner
 
 
-def _each_parameter_once(sites: Sites, sources: Mapping[str, Source]) -> Sites:
-    kept: dict[object, Site] = {}
-    for site in sites:
-        source = sources[site.key]
-        is_plain = source.parameter is not None and source.parameter in dict(source.module.named_parameters(recurse=False))
-        kept.setdefault((site.rule, id(parameter_of(source))) if is_plain else site.key, site)
-    return Sites(kept.values())
+def _own_parameter(source: Source) -> nn.Parameter | None:
+    """Return the parameter itself; a computed one (a parametrization) is new each time it is read."""
+    return dict(source.module.named_parameters(recurse=False)).get(source.parameter or "")
 
 
 def _check_forward(module: nn.Module) -> None:

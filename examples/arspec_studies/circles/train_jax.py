@@ -6,7 +6,6 @@ python -m arspec_studies.circles.train_jax --seeds 3 --epochs 400
 from collections.abc import Iterator
 from functools import partial
 
-import arspec_jax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ import optax
 from flax import nnx
 
 import arspec
+import arspec_jax
 from arspec_studies.circles import worker
 from arspec_studies.circles.data import BETA_2, EPSILON, HIDDEN, LEARNING_RATE, Circles
 

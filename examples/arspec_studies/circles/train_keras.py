@@ -6,11 +6,11 @@ KERAS_BACKEND=jax python -m arspec_studies.circles.train_keras --seeds 3 --epoch
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import arspec_keras
-import keras
 import numpy as np
 
 import arspec
+import arspec_keras
+import keras
 from arspec_studies.circles import worker
 from arspec_studies.circles.data import EPSILON, HIDDEN, LEARNING_RATE, Circles
 

@@ -6,7 +6,6 @@ python -m arspec_studies.circles.train_torch --seeds 3 --epochs 400
 import math
 from collections.abc import Iterator
 
-import arspec_torch
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import arspec
+import arspec_torch
 from arspec_studies.circles import worker
 from arspec_studies.circles.data import BETA_2, EPSILON, HIDDEN, LEARNING_RATE, Circles
 
