@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-
 from arspec import Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._placements import ACTIVATIONS
 from arspec._sites import match_sites, unfired

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import keras
 from keras.src import backend as keras_backend
 
+import keras
 from arspec import SpecError, UnsupportedError
 from arspec.penalties import Penalty
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-
 from arspec import Layer
 
 _CONVOLUTIONS = {3: "width", 4: "height width", 5: "depth height width"}

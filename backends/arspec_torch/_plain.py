@@ -43,13 +43,14 @@ def array_of(x: Tensor) -> np.ndarray | None:
 
 
 def _is_plain(x: Tensor) -> bool:
+    # The compiler first: inside a backward it refuses to ask a tensor for its layout.
     return (
-        type(x) in (Tensor, torch.nn.Parameter)
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and type(x) in (Tensor, torch.nn.Parameter)
         and x.device.type == "cpu"
         and x.layout is torch.strided
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 

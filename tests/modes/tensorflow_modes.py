@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from arspec_tensorflow import value
 
 Result = tuple[np.ndarray, np.ndarray]
