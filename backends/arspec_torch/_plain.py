@@ -29,7 +29,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def array_of(x: Tensor) -> np.ndarray | None:
     """Return the memory of x, half precision widened to float32; None where torch must do the work.
 
-    None under torch.compile, tracing, vmap, make_fx, functionalize and for subclasses, and
+    None under torch.compile, tracing, vmap and make_fx, for subclasses, and
     where autograd records what is done with x.
     """
     if not _is_plain(x) or (x.requires_grad and torch.is_grad_enabled()):

@@ -1,0 +1,109 @@
+"""Torch tensors whose memory NumPy reads, and those that must stay in torch, have the same bits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from arspec_torch import _engine, _plain, value
+from bits import assert_same_bits
+from cases import DTYPES, random_array, special_arrays
+from modes.torch_modes import eager, to_torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import arspec as ar
+
+PENALTIES = {
+    "l1": ar.L1(0.3),
+    "l2": ar.L2(0.7),
+    "l1_l2": ar.L1L2(0.2, 0.45),
+    "sum": ar.L1(1e-4) + 0.5 * ar.L2(1e-3),
+    "huber": ar.Huber(0.3, delta=0.5),
+    "group_lasso": ar.GroupLasso(0.3, norm_over=("feature",)),
+    "hoyer": ar.Hoyer(0.3),
+    "total_variation": ar.TotalVariation(0.3, over=("feature",)),
+}
+
+penalties = pytest.mark.parametrize("penalty", PENALTIES)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def compare(penalty: ar.Penalty, x: np.ndarray, **options: Any) -> None:
+    found, gradient = eager(penalty, x, cotangent=-0.37, **options)
+    assert_same_bits(found, ar.value(penalty, x, **options), "value")
+    assert_same_bits(gradient, ar.gradient(penalty, x, cotangent=-0.37, **options), "gradient")
+
+
+@pytest.fixture
+def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no tensor be small: torch does all the work, in several blocks."""
+    monkeypatch.setattr(_plain, "SMALL", 0)
+    monkeypatch.setattr(_engine, "BLOCK", 8)
+    monkeypatch.setattr(_engine, "THREADED_BLOCK", 8)
+
+
+@pytest.mark.usefixtures("torch_kernels")
+@dtypes
+@penalties
+def test_the_kernels_of_torch_have_the_same_bits(penalty: str, dtype: str) -> None:
+    arrays = [random_array((5, 7), dtype), *special_arrays(dtype).values()]
+    for x in arrays:
+        compare(PENALTIES[penalty], x, mean_over=("batch",) if x.ndim > 1 else ())
+
+
+@pytest.mark.parametrize("size", [_plain.SMALL, _plain.SMALL + 1, 3 * _engine.BLOCK + 17])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sizes_around_the_limits(size: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype in ("float32", "bfloat16"):
+            compare(ar.L1(0.3) + ar.L2(0.1), random_array((size,), dtype))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_which_tensors_are_plain() -> None:
+    x = torch.ones(3)
+    assert _plain.array_of(x) is not None
+    assert _plain.array_of(torch.nn.Parameter(x)) is None
+    with torch.no_grad():
+        assert _plain.array_of(torch.nn.Parameter(x)) is not None
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(_plain.array_of(x) is None)
+        return x.sum()
+
+    torch.func.vmap(look)(x[None])
+    torch.func.grad(look)(x)
+    torch.func.jvp(look, (x,), (x,))
+    make_fx(look)(x)
+    assert seen == [True] * 4
+
+
+@pytest.mark.parametrize("size", [6, 3 * _engine.BLOCK])
+def test_a_traced_function_follows_its_input(size: int) -> None:
+    penalty, x = ar.L1(0.5) + ar.L2(0.25), random_array((size,), "float32")
+    traced = make_fx(torch.func.grad(lambda x: value(penalty, x)))(torch.ones(size))
+    assert_same_bits(traced(to_torch(x)).numpy(), ar.gradient(penalty, x), "traced gradient")
+
+
+@pytest.mark.parametrize("size", [6, 3 * _engine.BLOCK])
+def test_vmap_over_the_cotangent_alone(size: int) -> None:
+    penalty, x = ar.L1(0.5), random_array((size,), "float32")
+    _, pull_back = torch.func.vjp(lambda x: value(penalty, x), to_torch(x))
+    (rows,) = torch.func.vmap(pull_back)(torch.tensor([1.0, -2.0]))
+    for row, cotangent in zip(rows, (1.0, -2.0), strict=True):
+        assert_same_bits(row.numpy(), ar.gradient(penalty, x, cotangent=cotangent), "row")
+
+
+@pytest.mark.parametrize("size", [6, _plain.SMALL + 1])
+def test_forward_over_reverse_is_never_silently_zero(size: int) -> None:
+    x, along = torch.linspace(-1, 2, size), torch.ones(size)
+    hessian_product = torch.func.jvp(torch.func.grad(lambda x: value(ar.L2(0.5), x)), (x,), (along,))[1]
+    assert torch.equal(hessian_product, along)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.requires_grad_(), along)
+        with pytest.raises(RuntimeError, match="Nested forward mode"):
+            torch.autograd.grad(value(ar.L2(0.5), dual), dual)
