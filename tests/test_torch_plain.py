@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import arspec as ar
 from arspec_torch import _engine, _plain, value
 from bits import assert_same_bits
 from cases import DTYPES, random_array, special_arrays
 from modes.torch_modes import eager, to_torch
-from torch.fx.experimental.proxy_tensor import make_fx
-
-import arspec as ar
 
 PENALTIES = {
     "l1": ar.L1(0.3),
