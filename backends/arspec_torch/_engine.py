@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from arspec import UnsupportedError, _evaluate
+from arspec import _evaluate
 from arspec._axes import Axes
 from arspec._namespace import SMALLEST_NORMAL, Namespace
 from arspec.penalties import Penalty
 from arspec_torch import _plain
+from arspec_torch._checks import refuse_kinds, refuse_nested_forward_mode
 
 
 class TorchNamespace(Namespace):
@@ -78,6 +79,9 @@ class TorchNamespace(Namespace):
 
     def raw_power(self, x: Tensor, exponent: float) -> Tensor:
         return torch.pow(x, exponent)
+
+    def broadcast_to(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return x.expand(shape)  # torch.broadcast_to is not known to is_grads_batched
 
     def permute(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
         return torch.permute(x, order)
@@ -206,6 +210,7 @@ class _Gradient(torch.autograd.Function):
 class _ForwardModeValue(_Value):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        refuse_nested_forward_mode()
         x, mask = ctx.saved_tensors
         axes = _evaluate.attach_mask(ctx.axes, mask)
         along = _evaluate.wide_gradient(ctx.penalty, x, xp=XP, axes=axes) * tangent.to(torch.float64)
@@ -215,6 +220,7 @@ class _ForwardModeValue(_Value):
 class _ForwardModeGradient(_Gradient):
     @staticmethod
     def jvp(ctx: Any, of_x: Tensor | None, _: None, of_cotangent: Tensor | None, *__: None) -> Tensor:
+        refuse_nested_forward_mode()
         x, mask, cotangent = ctx.saved_tensors
         given = ((x, of_x), (cotangent, of_cotangent))
         tangents = tuple(torch.zeros_like(primal) if tangent is None else tangent for primal, tangent in given)
@@ -264,7 +270,7 @@ def value(
     Raises
     ------
     SpecError: x is not floating point, or a name, a shape or the mask does not fit.
-    UnsupportedError: x is complex, or on a device without float64 (MPS).
+    UnsupportedError: x is complex, sparse or nested, or on a device without float64 (MPS).
 
     Example
     -------
@@ -274,10 +280,7 @@ def value(
     >>> x.grad
     tensor([-0.5000,  0.0000,  0.5000])
     """
-    if not isinstance(x, Tensor):
-        raise UnsupportedError(f"x is a {type(x).__name__}; expected a torch.Tensor. For NumPy call arspec.value.")
-    if x.device.type == "mps":
-        raise UnsupportedError("x is on MPS, which has no float64; move it to the CPU: x.to('cpu').")
+    refuse_kinds(x, mask)
     resolved = _evaluate.prepare(penalty, x, xp=XP, axes=axes, mean_over=mean_over)
     expanded = _evaluate.expand_mask(mask, x, xp=XP)
     return _apply(_Value, x, expanded, penalty, resolved)
