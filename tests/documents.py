@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from arspec._placements import PLACEMENTS
+
 L1 = {"name": "l1", "coefficient": 1e-4}
 RULE = {"penalty": L1, "layer": "hidden", "placement": "output", "mean_over": ["batch"]}
 
@@ -44,7 +46,7 @@ GOOD: dict[str, Any] = {
     "several axes": with_rule(mean_over=["batch", "time"]),
     "glob": with_rule(layer="**"),
     "path": with_rule(layer="encoder/0.linear"),
-    "every placement": document(*({**RULE, "placement": p} for p in ("pre_activation", "output", "kernel", "bias"))),
+    "every placement": document(*({**RULE, "placement": p} for p in PLACEMENTS)),
     "integer coefficient": with_penalty({"name": "l2", "coefficient": 1}),
     "zero": with_penalty({"name": "l2", "coefficient": 0.0}),
     "smallest number": with_penalty({"name": "l2", "coefficient": 5e-324}),
@@ -90,8 +92,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "placement": (
         with_rule(placement="pre-activation"),
         "rules[0].placement",
-        "unknown placement 'pre-activation'; allowed: bias, kernel, output, pre_activation. "
-        "Did you mean 'pre_activation'?",
+        "unknown placement 'pre-activation'; allowed: bias, cell_gate, cell_state, depthwise_kernel, embeddings, ",
     ),
     "placement null": (with_rule(placement=None), "rules[0].placement", "unknown placement None;"),
     "placement list": (with_rule(placement=["output"]), "rules[0].placement", "unknown placement ['output'];"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import arspec as ar
+from arspec._placements import PLACEMENTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,6 +110,11 @@ def test_every_extra_exists() -> None:
     section = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
     assert extras <= set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
     assert {"torch", "jax", "tensorflow", "keras", "dev"} <= extras
+
+
+def test_every_placement_is_in_the_table() -> None:
+    section = README.partition("\n## Placements\n")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)) == PLACEMENTS
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 import arspec as ar
+from arspec._placements import ACTIVATIONS, PARAMETERS, PLACEMENTS
 
 
 def rule(**options: object) -> ar.Rule:
@@ -15,7 +16,7 @@ def rule(**options: object) -> ar.Rule:
 
 @pytest.mark.parametrize(
     ("placement", "mean_over"),
-    [("pre_activation", ("batch",)), ("output", ("batch",)), ("kernel", ()), ("bias", ())],
+    [*((name, ("batch",)) for name in ACTIVATIONS), *((name, ()) for name in PARAMETERS)],
 )
 def test_activations_are_averaged_over_the_batch_and_parameters_summed(
     placement: str, mean_over: tuple[str, ...]
@@ -97,7 +98,7 @@ def test_wrong_layer(layer: object) -> None:
 def test_wrong_placement(placement: object, suggestion: str) -> None:
     with pytest.raises(ar.SpecError) as error:
         rule(placement=placement)
-    allowed = "allowed: bias, kernel, output, pre_activation."
+    allowed = f"allowed: {', '.join(sorted(PLACEMENTS))}."
     assert str(error.value) == f"unknown placement {placement!r}; {allowed}{suggestion}"
 
 
