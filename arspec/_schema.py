@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from arspec._axes import AXIS_NAMES, MEAN, SHORTHANDS
 from arspec._placements import PLACEMENTS
@@ -67,7 +67,12 @@ def _penalty_schema(cls: type[Penalty]) -> dict[str, Any]:
 
 
 def _parameter_schema(kind: Any) -> dict[str, Any]:
-    return dict(_NUMBER) if kind is float else {}
+    """Describe a field by its type; a reader may refuse more, such as 0 where it must be positive."""
+    if get_origin(kind) is Literal:
+        return {"enum": list(get_args(kind))}
+    axes = {"type": "array", "items": {"enum": list(AXIS_NAMES)}, "uniqueItems": True, "minItems": 1}
+    kinds = {float: _NUMBER, bool: {"type": "boolean"}, str: {"type": "string"}, tuple[str, ...]: axes}
+    return dict(kinds.get(kind, {}))
 
 
 def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 
 import arspec as ar
 from arspec.penalties import registered
+from arspec.penalties._base import parameter_names
 from documents import BAD, GOOD, L1, summed, with_penalty
 from test_spec import SPEC, specs
 
@@ -54,6 +55,28 @@ def test_it_rejects_what_is_refused(name: str) -> None:
     assert not accepts(BAD[name][0])
 
 
+EVERY_PARAMETER = {
+    "coefficient": 1e-3,
+    "l1": 0.1,
+    "l2": 0.2,
+    "p": 1.5,
+    "norm_over": ["feature"],
+    "delta": 1.0,
+    "epsilon": 1e-3,
+    "target": 0.1,
+    "over": ["time"],
+    "threshold": 0.1,
+    "bandwidth": 0.01,
+}
+
+
+def of_every_parameter(name: str) -> dict[str, Any]:
+    """Return a document with the penalty called `name`, every parameter written out."""
+    needed, _ = parameter_names(name)
+    given = {parameter: EVERY_PARAMETER[parameter] for parameter in needed}
+    return ar.Spec.from_document(with_penalty({"name": name, **given})).to_document()
+
+
 def changed(document: Any) -> list[Any]:
     """Return every document with one value replaced by another of a different kind, or left out."""
     if isinstance(document, dict):
@@ -79,3 +102,13 @@ def test_what_a_schema_cannot_say_the_reader_still_refuses() -> None:
     document = with_penalty(summed((1e308, {**L1, "coefficient": 1e308})))
     assert accepts(document)
     assert not reads(document)
+
+
+@pytest.mark.parametrize("name", registered())
+def test_they_agree_on_every_penalty(name: str) -> None:
+    document = of_every_parameter(name)
+    validator.validate(document)
+    assert json.loads(json.dumps(document)) == document
+    penalty = document["rules"][0]["penalty"]
+    documents = [with_penalty(other) for other in changed(penalty)]
+    assert [d for d in documents if accepts(d) != reads(d)] == []

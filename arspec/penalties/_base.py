@@ -193,7 +193,8 @@ def to_document(penalty: Penalty) -> dict[str, Any]:
     if isinstance(penalty, Sum):
         parts = [{"factor": factor, "penalty": to_document(p)} for factor, p in penalty.summands]
         return {"name": Sum.name, "summands": parts}
-    return {"name": penalty.name, **{f.name: getattr(penalty, f.name) for f in fields(penalty)}}  # pyright: ignore[reportArgumentType]
+    parameters = {f.name: getattr(penalty, f.name) for f in fields(penalty)}  # pyright: ignore[reportArgumentType]
+    return {"name": penalty.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in parameters.items()}}
 
 
 def parameter_names(name: object) -> tuple[list[str], list[str]]:

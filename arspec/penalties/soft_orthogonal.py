@@ -1,7 +1,7 @@
 """SoftOrthogonal: the distance of the Gram matrix from the identity."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class SoftOrthogonal(Penalty):
     name: ClassVar[str] = "soft_orthogonal"
     elementwise: ClassVar[bool] = False
     coefficient: float
-    mode: str = "columns"
+    mode: Literal["rows", "columns"] = "columns"
 
     def __init__(self, coefficient: float, *, mode: str = "columns") -> None:
         validated(self, non_negative={"coefficient": coefficient})
