@@ -50,7 +50,7 @@ class Hoyer(Penalty):
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         n = norms(x, axes.summed, xp=xp, axes=axes)
-        rise = xp.multiply(xp.sign(n.x), n.l2_squared) - xp.multiply(n.x, n.l1)
+        rise = xp.multiply(xp.sign(x), n.l2_squared) - xp.multiply(n.x, n.l1)
         slope = xp.divide(rise, xp.multiply(n.l2_squared, xp.sqrt(n.l2_squared)))
         return xp.multiply(weight, xp.where(n.is_zero, 0.0, times(slope, n.scale, xp)))
 

@@ -1,7 +1,7 @@
 """Orthogonal: the mean absolute cosine between rows or columns."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from arspec.penalties._matrix import as_matrix, as_terms, from_matrix
 from arspec.penalties._norms import norm, norm_gradient, times
 
 MODES = ("rows", "columns")
+ROUNDING = 2.0**-60  # the products of rows are exact to 2⁻⁷⁰ of their lengths
 
 
 @register
@@ -31,7 +32,7 @@ class Orthogonal(Penalty):
 
     Notes
     -----
-    One row: 0. A cosine below 2⁻⁴⁴ is rounding, and counts as 0 for the sign, the
+    One row: 0. A cosine below 2⁻⁶⁰ is rounding, and counts as 0 for the sign, the
     subgradient of smallest norm. It does not change when rows are scaled. A mask is refused.
 
     References
@@ -48,7 +49,7 @@ class Orthogonal(Penalty):
     name: ClassVar[str] = "orthogonal"
     elementwise: ClassVar[bool] = False
     coefficient: float
-    mode: str = "rows"
+    mode: Literal["rows", "columns"] = "rows"
 
     def __init__(self, coefficient: float, *, mode: str = "rows") -> None:
         validated(self, non_negative={"coefficient": coefficient})
@@ -63,7 +64,7 @@ class Orthogonal(Penalty):
         rows = self._rows(x, xp, axes)
         of_row = norm(rows, (1,), xp=xp, axes=axes)
         unit, cosines = norm_gradient(rows, of_row, 1.0, xp), self._cosines(rows, xp, axes)
-        signs = xp.where(xp.abs(cosines) < 2.0**-44, 0.0, xp.sign(cosines))
+        signs = xp.where(xp.abs(cosines) < ROUNDING, 0.0, xp.sign(cosines))
         along = xp.sum(xp.multiply(signs, cosines), (1,))
         slope = xp.multiply(xp.matmul(signs, unit) - xp.multiply(along, unit), _share(cosines))
         of_rows = xp.divide(slope, xp.where(of_row.length == 0, 1.0, of_row.length))
