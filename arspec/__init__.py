@@ -1,5 +1,6 @@
 """One definition of regularization, the same numbers in every framework."""
 
+from arspec import kinks as kinks
 from arspec._axes import Axes as Axes
 from arspec._errors import SpecError as SpecError
 from arspec._errors import UnsupportedError as UnsupportedError
