@@ -44,7 +44,7 @@ class Trace:
 
     def run(self, leaves: Sequence[Array], wanted: Sequence[core.Var]) -> tuple[list[Array], list[Array]]:
         """Evaluate and return the outputs and the `wanted` variables."""
-        extended = self.jaxpr.replace(outvars=[*self.jaxpr.outvars, *wanted], debug_info=None)
+        extended = self.jaxpr.replace(outvars=[*self.jaxpr.outvars, *wanted])
         values = core.jaxpr_as_fun(core.ClosedJaxpr(extended, self.consts))(*leaves)
         split = len(self.jaxpr.outvars)
         return values[:split], values[split:]
@@ -72,7 +72,7 @@ class _Flattening:
 
     def result(self) -> Trace:
         outvars = self._add(self._closed.jaxpr, {})
-        jaxpr = self._closed.jaxpr.replace(constvars=self._constvars, outvars=outvars, eqns=self._eqns, debug_info=None)
+        jaxpr = self._closed.jaxpr.replace(constvars=self._constvars, outvars=outvars, eqns=self._eqns)
         return Trace(jaxpr, tuple(self._consts), self._named, self._hidden)
 
     def _add(self, jaxpr: core.Jaxpr, renamed: dict[core.Var, Any]) -> list[Any]:
