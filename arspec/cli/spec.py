@@ -1,16 +1,18 @@
-"""`arspec spec`: look at spec files."""
+"""`arspec spec`: look at spec files, and convert them."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import arspec
-from arspec.cli._output import Exit, out, print_json, stop
+from arspec import dialects
+from arspec.cli._output import Exit, err, out, print_json, stop
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-app = typer.Typer(help="Check and print spec files.", no_args_is_help=True)
+app = typer.Typer(help="Check, print and convert spec files.", no_args_is_help=True)
 
 
 def register(parent: typer.Typer) -> None:
@@ -55,6 +57,64 @@ def show(file: Annotated[Path, typer.Argument(help="A spec file (JSON).")], as_j
 def schema() -> None:
     """Print the JSON Schema of spec files."""
     print_json(arspec.json_schema())
+
+
+_DIALECTS = "\n\n".join(f"{name}: {about}." for name, about in dialects.known())
+
+
+@app.command(
+    help="Convert regularization between the conventions of different projects.\n\n"
+    "Exit code 1 if something has no exact counterpart: the reasons are listed, and nothing is "
+    f"written. 2 if the file or a dialect cannot be read.\n\nDialects:\n\n{_DIALECTS}"
+)
+def convert(
+    file: Annotated[Path, typer.Argument(help="A JSON file of the dialect; for Keras also model.to_json().")],
+    source: Annotated[str, typer.Option("--from", help="The dialect of the file.", metavar="DIALECT")],
+    target: Annotated[str, typer.Option("--to", help="The dialect to write.", metavar="DIALECT")],
+    output: Annotated[Path | None, typer.Option(help="Where to write; standard output by default.")] = None,
+) -> None:
+    """Convert a file from one dialect to another."""
+    try:
+        reader, writer = dialects.dialect(source), dialects.dialect(target)
+    except arspec.SpecError as error:
+        stop(str(error), Exit.COULD_NOT_RUN)
+    try:
+        read = reader.reading(_foreign(file))
+        written = writer.writing(read.result)
+    except arspec.SpecError as error:
+        stop(f"{file}: {error}", Exit.FAILED)
+    except OSError as error:
+        stop(_unreadable(file, error), Exit.COULD_NOT_RUN)
+    for note in read.notes:
+        err().print(f"note: {note}", markup=False)
+    refused = [(source, each) for each in read.refused] + [(target, each) for each in written.refused]
+    if refused:
+        for name, refusal in refused:
+            err().print(f"{name}: {refusal}", markup=False)
+        stop(f"{file}: {len(refused)} without an exact counterpart; nothing was written.", Exit.FAILED)
+    _deliver(written.result, output)
+
+
+def _deliver(document: Any, output: Path | None) -> None:
+    if output is None:
+        print_json(document)
+        return
+    try:
+        output.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        stop(f"{output}: cannot be written: {error.strerror or error}", Exit.COULD_NOT_RUN)
+
+
+def _foreign(file: Path) -> Any:
+    """Read JSON of whatever dialect."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # broken JSON, or not text at all
+        raise arspec.SpecError(f"not JSON that can be read: {error}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"the number {name} is not JSON")
 
 
 def _check(file: Path) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """What every dialect has in common: reading into a Spec, writing back, and what is refused."""
 
 import math
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from numbers import Real
 from typing import Any, TypeVar
 
 from arspec._axes import MeanOver
-from arspec._errors import SpecError, UnsupportedError
+from arspec._errors import SpecError, UnsupportedError, shown, unknown
 from arspec._rule import Rule
 from arspec._spec import Spec
 from arspec.penalties import L1L2, Penalty, Sum
@@ -176,6 +178,13 @@ def double(name: str, number: float) -> float:
 
 def require_coefficient(name: str, number: Any) -> float:
     """Return a foreign coefficient as a float; a number given as text, or a bool, is refused."""
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
-        raise SpecError(f"{name}={number!r}; expected a finite number >= 0.")
-    return float(number)
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= number <= sys.float_info.max:
+        raise SpecError(f"{name}={shown(number)}; expected a finite number >= 0.")
+    return abs(float(number))  # -0.0 is 0.0
+
+
+def require_keys(document: Mapping[str, Any], *allowed: str) -> None:
+    """Raise for a key that nothing would read."""
+    for key in document:
+        if key not in allowed:
+            raise unknown("key", key, allowed)

@@ -31,6 +31,7 @@ from arspec.dialects._dialect import (
     may_overlap,
     named_rules,
     refuse_schedule,
+    require_keys,
     same_mean,
     simple_parts,
 )
@@ -164,6 +165,7 @@ class Keras(Dialect):
     def _found(self, document: Any) -> list[Found]:
         """Return the layers that a document describes, in either of its two forms."""
         if isinstance(document, Mapping) and isinstance(document.get("layers"), Mapping) and "config" not in document:
+            require_keys(document, "dialect", "layers")
             said = document.get("dialect", self.name)
             if _generation(said) != self.generation:
                 raise SpecError(f"the document says that its dialect is {said!r}, which differs from {self.name!r}.")

@@ -141,6 +141,8 @@ def _activity(found: Found, regularizer: Any, generation: Generation) -> tuple[l
     _refuse_activity(found, generation)
     layer, mean = found.path, generation.activity_mean
     if found.wrapped_by == "TimeDistributed":
+        if found.path.rpartition("/")[0] != found.wrapper:
+            raise UnsupportedError("the layer is inside a model inside TimeDistributed, which runs it step by step.")
         if generation.is_keras_3:
             return [], f"{found.path}: {ACTIVITY} has no effect; {generation.name} loses it inside TimeDistributed."
         layer, mean = found.wrapper, (*mean, "time") if mean else ()

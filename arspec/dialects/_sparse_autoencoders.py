@@ -42,7 +42,7 @@ def _refuse_weights(scaled: Any) -> None:
 def _standard(l1_coefficient: Any, lp_norm: Any, scale_sparsity_penalty_by_decoder_norm: Any) -> Penalty:
     _refuse_weights(scale_sparsity_penalty_by_decoder_norm)
     coefficient = require_coefficient("l1_coefficient", l1_coefficient)
-    if lp_norm not in (1, 2):
+    if require_coefficient("lp_norm", lp_norm) not in (1, 2):
         raise UnsupportedError(f"lp_norm={lp_norm!r}: (Σ|x|^p)^(1/p) is in the family for p = 1 and p = 2 only.")
     return L1(coefficient) if lp_norm == 1 else L2Norm(coefficient)
 

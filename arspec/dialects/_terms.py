@@ -24,6 +24,7 @@ from arspec.dialects._dialect import (
     named_rules,
     refuse_schedule,
     require_coefficient,
+    require_keys,
     same_mean,
     simple_parts,
 )
@@ -105,7 +106,7 @@ class TermDialect(Dialect):
     single: bool = False
 
     def rule(
-        self, term: str, *, layer: str, placement: str | None = None, mean_over: Any = None, **numbers: Any
+        self, term: str, /, *, layer: str, placement: str | None = None, mean_over: Any = None, **numbers: Any
     ) -> Rule:
         """Return the rule that means what the foreign `term` means.
 
@@ -138,6 +139,7 @@ class TermDialect(Dialect):
     def reading(self, document: Any) -> Conversion:
         if not isinstance(document, Mapping) or not isinstance(document.get("terms"), list):
             raise SpecError(f'got {shown(document)}; expected {{"dialect": "{self.name}", "terms": [...]}}.')
+        require_keys(document, "dialect", "terms")
         said = document.get("dialect", self.name)
         if said != self.name:
             raise SpecError(f"the document says that its dialect is {said!r}, not {self.name!r}.")
