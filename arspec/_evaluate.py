@@ -71,7 +71,7 @@ def value(penalty: Any, x: Array, *, xp: Namespace, axes: Axes) -> Array:
 def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Namespace, axes: Axes) -> Array:
     """Return cotangent · d value / d x, with the shape and dtype of `x`."""
     upstream = None if cotangent is None else xp.cast(cotangent, "float64")
-    if _works_in_blocks(penalty, x, axes, xp):
+    if xp.mutable_arrays and _works_in_blocks(penalty, x, axes, xp):
         return _blocked_gradient(penalty, x, upstream, xp, axes)
     return xp.lower(_wide_gradient(penalty, x, upstream, xp, axes), xp.dtype_name(x))
 
@@ -93,7 +93,8 @@ def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace
         total = part if total is None else total + part
     total = xp.where(x == x, 0.0, 0.0) if total is None else total
     total = xp.broadcast_to(total, xp.shape(x))
-    return xp.guard(total if axes.mask is None else xp.where(axes.mask, total, 0.0))
+    total = total if axes.mask is None else xp.where(axes.mask, total, 0.0)
+    return xp.guard(total) if axes.dtype == "float64" else total
 
 
 def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array:

@@ -80,8 +80,7 @@ class Namespace:
         """Convert to float64; a subnormal float32, bfloat16 or float64 counts as 0 (R1, R7)."""
         name = self.dtype_name(x)
         x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
-        wide = self.cast(x, "float64")
-        return self.flush(wide, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else wide
+        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
 
     def lower(self, x: Array, dtype: str) -> Array:
         """Round float64 to `dtype`; half precision goes through float32 everywhere (R1)."""
@@ -279,12 +278,6 @@ class NumpyNamespace(Namespace):
 
     def empty(self, like: Array, shape: tuple[int, ...]) -> Array:
         return np.empty(shape, like.dtype)
-
-    def lift(self, x: Array) -> Array:
-        # The same numbers as in the core; the comparison is faster before widening.
-        name = self.dtype_name(x)
-        x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
-        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
 
     def flush(self, x: Array, smallest: float) -> Array:
         magnitude = np.abs(x)

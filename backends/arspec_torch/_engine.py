@@ -17,7 +17,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from arspec import _evaluate
 from arspec._axes import Axes
-from arspec._namespace import SMALLEST_NORMAL, Namespace
+from arspec._namespace import Namespace
 from arspec.penalties import Penalty
 from arspec_torch import _plain
 from arspec_torch._checks import refuse_kinds, refuse_nested_forward_mode
@@ -35,9 +35,13 @@ class TorchNamespace(Namespace):
     def cast(self, x: Tensor | float, dtype: str) -> Tensor:
         return torch.as_tensor(x).to(getattr(torch, dtype))
 
-    def guard(self, product: Tensor) -> Tensor:
-        # Eager kernels do one operation each; inductor's Triton kernels may fuse.
-        return torch.where(product == product, product, torch.nan) if torch.compiler.is_compiling() else product
+    def guard(self, product: Tensor | float) -> Tensor | float:
+        # Eager kernels do one operation each, and inductor's C++ is compiled without contraction;
+        # its Triton kernels may fuse. On the CPU the three uses below would only make inductor
+        # inline a chain of guards three times per link, which takes minutes to compile.
+        if not isinstance(product, Tensor) or not torch.compiler.is_compiling() or product.device.type == "cpu":
+            return product
+        return torch.where(product == product, product, torch.nan)
 
     def block_size(self, x: Tensor) -> int | None:
         if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or _plain.array_of(x) is None:
@@ -49,12 +53,6 @@ class TorchNamespace(Namespace):
 
     def empty(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(shape)
-
-    def lift(self, x: Tensor) -> Tensor:
-        # The same numbers as in the core; the comparison is faster before widening.
-        name = self.dtype_name(x)
-        x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
-        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
 
     def sign(self, x: Tensor) -> Tensor:
         # A comparison with NaN takes torch ten times as long as a product and a clamp, which keeps NaN.
