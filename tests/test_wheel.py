@@ -102,10 +102,16 @@ def test_the_environment_is_bare(python: Path, tmp_path: Path, module: str) -> N
     assert f"No module named '{module}'" in failed.stderr
 
 
-def test_an_adapter_without_its_framework_says_what_to_install(python: Path, tmp_path: Path) -> None:
-    failed = run(python, "-c", "import arspec_torch", cwd=tmp_path, ok=False)
+@pytest.mark.parametrize(
+    ("extra", "name"), [("torch", "PyTorch"), ("jax", "JAX"), ("tensorflow", "TensorFlow"), ("keras", "Keras")]
+)
+def test_an_adapter_without_its_framework_says_what_to_install(
+    python: Path, tmp_path: Path, extra: str, name: str
+) -> None:
+    failed = run(python, "-c", f"import arspec_{extra}", cwd=tmp_path, ok=False)
     assert failed.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: arspec_torch needs PyTorch, which is not installed. Try: pip install 'arspec[torch]'"
+        f"ModuleNotFoundError: arspec_{extra} needs {name}, which is not installed. "
+        f"Try: pip install 'arspec[{extra}]'"
     )
 
 

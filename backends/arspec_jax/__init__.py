@@ -1,5 +1,9 @@
 """Regularize JAX models: NNX, Linen, Equinox and plain functions."""
 
+from arspec._frameworks import require
+
+require("arspec_jax", "jax", "JAX", "jax")
+
 from arspec_jax._attach import attach as attach
 from arspec_jax._engine import JaxNamespace as JaxNamespace
 from arspec_jax._engine import value as value

@@ -1,5 +1,9 @@
 """arspec for Keras 3, on its TensorFlow, JAX and PyTorch backends."""
 
+from arspec._frameworks import require
+
+require("arspec_keras", "keras", "Keras", "keras")
+
 from arspec_keras._attach import attach as attach
 from arspec_keras._attach import detach as detach
 from arspec_keras._attach import losses as losses

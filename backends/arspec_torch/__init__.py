@@ -1,12 +1,8 @@
 """arspec for PyTorch: penalties on tensors and on any nn.Module."""
 
-try:
-    import torch as _torch  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    cure = "arspec_torch needs PyTorch, which is not installed. Try: pip install 'arspec[torch]'"
-    raise ModuleNotFoundError(cure, name="torch") from None
+from arspec._frameworks import require
+
+require("arspec_torch", "torch", "PyTorch", "torch")
 
 from arspec_torch._attach import Regularization as Regularization
 from arspec_torch._attach import attach as attach
