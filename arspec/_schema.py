@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import MISSING, fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from arspec._axes import AXIS_NAMES, MEAN, SHORTHANDS
 from arspec._placements import PLACEMENTS
@@ -67,7 +67,10 @@ def _penalty_schema(cls: type[Penalty]) -> dict[str, Any]:
 
 
 def _parameter_schema(kind: Any) -> dict[str, Any]:
-    """Describe a field by its type; a reader may refuse more, such as 0 where it must be positive."""
+    """Describe a field by its type, to which `Annotated` may add a range."""
+    if get_origin(kind) is Annotated:
+        base, limits = get_args(kind)
+        return {**_parameter_schema(base), **limits}
     if get_origin(kind) is Literal:
         return {"enum": list(get_args(kind))}
     axes = {"type": "array", "items": {"enum": list(AXIS_NAMES)}, "uniqueItems": True, "minItems": 1}

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from arspec._axes import AXIS_NAMES, Axes
 from arspec._errors import SpecError, require_number, shown, unknown
 from arspec._namespace import Array, Namespace
+
+# Types of parameters, with the range that the JSON Schema says.
+Positive = Annotated[float, {"exclusiveMinimum": 0}]
+Proportion = Annotated[float, {"exclusiveMinimum": 0, "exclusiveMaximum": 1}]
 
 
 class Component(NamedTuple):
@@ -79,7 +83,8 @@ def validated(owner: Penalty, *, non_negative: Mapping[str, object] = {}, positi
 def axis_names(owner: Penalty, field: str, value: object) -> tuple[str, ...]:
     """Check a list of axis names that must not be empty."""
     if not isinstance(value, list | tuple) or not value:
-        raise SpecError(f"{type(owner).__name__}: {field}={value!r}; expected a tuple of axis names, not empty.")
+        cure = f" For one axis write {field}=({value!r},)." if value in AXIS_NAMES else ""
+        raise SpecError(f"{type(owner).__name__}: {field}={value!r}; expected a tuple of axis names, not empty.{cure}")
     for name in value:
         if name not in AXIS_NAMES:
             raise unknown(f"axis in {field}", name, AXIS_NAMES)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 
 
 @register
@@ -38,7 +38,7 @@ class Huber(Penalty):
 
     name: ClassVar[str] = "huber"
     coefficient: float
-    delta: float
+    delta: Positive
 
     def __init__(self, coefficient: float, *, delta: float) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"delta": delta})

@@ -8,7 +8,7 @@ from arspec._axes import Axes
 from arspec._errors import SpecError
 from arspec._means import group_count, mean_count, mean_weight
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Proportion, register, validated
 from arspec.penalties._norms import reduced
 
 
@@ -47,7 +47,7 @@ class KLSparsity(Penalty):
     name: ClassVar[str] = "kl_sparsity"
     elementwise: ClassVar[bool] = False
     coefficient: float
-    target: float
+    target: Proportion
 
     def __init__(self, coefficient: float, *, target: float) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"target": target})

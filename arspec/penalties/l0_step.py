@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 
 
 @register
@@ -44,7 +44,7 @@ class L0Step(Penalty):
     name: ClassVar[str] = "l0_step"
     coefficient: float
     threshold: float
-    bandwidth: float
+    bandwidth: Positive
 
     def __init__(self, coefficient: float, *, threshold: float, bandwidth: float) -> None:
         validated(

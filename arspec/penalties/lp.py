@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 
 
 @register
@@ -37,7 +37,7 @@ class Lp(Penalty):
 
     name: ClassVar[str] = "lp"
     coefficient: float
-    p: float
+    p: Positive
 
     def __init__(self, coefficient: float, *, p: float) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"p": p})

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 from arspec.penalties._hypot import hypot
 
 
@@ -37,7 +37,7 @@ class PseudoHuber(Penalty):
 
     name: ClassVar[str] = "pseudo_huber"
     coefficient: float
-    delta: float
+    delta: Positive
 
     def __init__(self, coefficient: float, *, delta: float) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"delta": delta})

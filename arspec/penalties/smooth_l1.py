@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 from arspec.penalties._hypot import hypot
 
 
@@ -39,7 +39,7 @@ class SmoothL1(Penalty):
 
     name: ClassVar[str] = "smooth_l1"
     coefficient: float
-    epsilon: float
+    epsilon: Positive
 
     def __init__(self, coefficient: float, *, epsilon: float) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"epsilon": epsilon})

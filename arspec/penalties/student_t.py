@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 from arspec.penalties._hypot import hypot
 
 LARGE = 1e150  # beyond this u² may overflow, and log(1+u²) is 2 log u in float64
@@ -42,7 +42,7 @@ class StudentT(Penalty):
 
     name: ClassVar[str] = "student_t"
     coefficient: float
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     def __init__(self, coefficient: float, *, scale: float = 1.0) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"scale": scale})

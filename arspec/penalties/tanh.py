@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
-from arspec.penalties._base import Penalty, register, validated
+from arspec.penalties._base import Penalty, Positive, register, validated
 
 
 @register
@@ -37,7 +37,7 @@ class Tanh(Penalty):
 
     name: ClassVar[str] = "tanh"
     coefficient: float
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     def __init__(self, coefficient: float, *, scale: float = 1.0) -> None:
         validated(self, non_negative={"coefficient": coefficient}, positive={"scale": scale})
