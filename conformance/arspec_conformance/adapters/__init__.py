@@ -1,0 +1,1 @@
+"""arspec's own adapters, seen through the contract of the suite: one file per framework."""

@@ -1,0 +1,159 @@
+"""Measure several adapters, each in a process of its own, and merge what they found."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from arspec import SPEC_VERSION
+from arspec._errors import unknown
+from arspec_conformance._adapter import adapter_names, missing_modules
+from arspec_conformance.cases import SEED
+
+KERAS_BACKENDS = ("torch", "jax", "tensorflow")
+
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Column:
+    """One adapter, and what came of measuring it.
+
+    Attributes
+    ----------
+    name : as on the command line, such as "torch" or "keras-jax".
+    adapter : the registered name of the adapter.
+    environment : variables its process needs.
+    versions, cells : what the worker said.
+    refused : why it could not be measured, or None.
+    error : how its process ended, where it broke off, with the end of its standard error.
+    """
+
+    name: str
+    adapter: str
+    environment: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    expected: int | None = None
+    refused: str | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell was measured, and there was one."""
+        return self.expected is not None and 0 < self.expected == len(self.cells)
+
+
+def columns(names: Sequence[str]) -> list[Column]:
+    """Return the columns with these names; "keras" stands for all its backends.
+
+    Raises
+    ------
+    SpecError: no adapter has that name.
+    """
+    known = {name: Column(name, name) for name in adapter_names() if name != "keras"}
+    for backend in KERAS_BACKENDS:
+        known[f"keras-{backend}"] = Column(f"keras-{backend}", "keras", {"KERAS_BACKEND": backend})
+    chosen: dict[str, Column] = {}
+    for name in names:
+        found = {n: c for n, c in known.items() if n == name or (name == "keras" and n.startswith("keras-"))}
+        if not found and ":" in name:
+            found = {name: Column(name, name)}
+        if not found:
+            raise unknown("backend", name, ["keras", *known])
+        chosen |= found
+    return list(chosen.values())
+
+
+def run(
+    chosen: Sequence[Column],
+    *,
+    device: str,
+    dtypes: Sequence[str],
+    penalties: Sequence[str],
+    profile: str,
+    jobs: int,
+    on_event: OnEvent = lambda name, event: None,
+) -> None:
+    """Measure the columns, `jobs` processes at a time; results are stored in them."""
+    options = ["--device", device, "--profile", profile, "--dtypes", ",".join(dtypes)]
+    options += ["--penalties", ",".join(penalties)]
+    with ThreadPoolExecutor(max(jobs, 1)) as pool:
+        list(pool.map(lambda column: _run(column, options, device, on_event), chosen))
+
+
+def document(chosen: Sequence[Column], *, device: str, profile: str) -> dict[str, Any]:
+    """Return everything measured as JSON values."""
+    results = [
+        {
+            "backend": c.name,
+            "versions": c.versions,
+            "seconds": round(c.seconds, 1),
+            "complete": c.complete,
+            "not_run": c.refused,
+            "error": c.error,
+            "cells": c.cells,
+        }
+        for c in chosen
+    ]
+    head = {"report": "arspec identity", "spec": SPEC_VERSION, "device": device, "profile": profile, "seed": SEED}
+    return {**head, "holds": holds(chosen), "results": results}
+
+
+def holds(chosen: Sequence[Column]) -> bool:
+    """Whether something was measured and every cell of every column that could run holds."""
+    ran = [column for column in chosen if not column.refused]
+    return bool(ran) and all(c.complete and all(cell["holds"] for cell in c.cells) for c in ran)
+
+
+def _run(column: Column, options: list[str], device: str, on_event: OnEvent) -> None:
+    started = time.monotonic()
+    missing = missing_modules(column.name)
+    if missing:
+        extra = column.adapter if column.adapter != "keras" else f"keras,{column.name.removeprefix('keras-')}"
+        column.refused = f"{', '.join(missing)} not installed. Try: pip install 'arspec[{extra}]'"
+        on_event(column.name, {"event": "refused", "reason": column.refused})
+        return
+    command = [sys.executable, "-m", "arspec_conformance.worker", column.adapter, *options]
+    environment = {**_environment(device), **column.environment}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process:
+            _follow(process, column, on_event)
+        column.seconds = time.monotonic() - started
+        if not column.refused and (process.returncode or not column.complete):
+            column.error = f"its process stopped with exit code {process.returncode}\n{_end_of(log)}"
+    on_event(column.name, {"event": "end"})
+
+
+def _follow(process: subprocess.Popen[str], column: Column, on_event: OnEvent) -> None:
+    for line in process.stdout or ():
+        event = json.loads(line)
+        if event["event"] == "start":
+            column.versions, column.expected = event["versions"], event["cells"]
+        elif event["event"] == "cell":
+            column.cells.append(event["cell"])
+        elif event["event"] == "refused":
+            column.refused = event["reason"]
+        on_event(column.name, event)
+
+
+def _end_of(log: IO[str]) -> str:
+    log.seek(0)
+    return "\n".join(log.read().strip().splitlines()[-15:])
+
+
+def _environment(device: str) -> dict[str, str]:
+    """Return the environment of a worker: one thread each, and on the CPU no other device."""
+    found = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    if device == "cpu":
+        found |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    # Several frameworks share the accelerator, and JAX alone would take three quarters of it.
+    found |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    return {**os.environ, **found}
