@@ -178,9 +178,13 @@ def double(name: str, number: float) -> float:
 
 def require_coefficient(name: str, number: Any) -> float:
     """Return a foreign coefficient as a float; a number given as text, or a bool, is refused."""
-    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= number <= sys.float_info.max:
+    if isinstance(number, bool) or not isinstance(number, Real) or not _in_range(number):
         raise SpecError(f"{name}={shown(number)}; expected a finite number >= 0.")
     return abs(float(number))  # -0.0 is 0.0
+
+
+def _in_range(number: Any) -> bool:
+    return 0 <= number <= sys.float_info.max
 
 
 def require_keys(document: Mapping[str, Any], *allowed: str) -> None:

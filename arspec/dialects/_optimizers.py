@@ -134,7 +134,7 @@ optax = TermDialect(
         proportional("l2_loss", L2, "scale", halved=True),
     ),
     refused=dict.fromkeys(
-        ("adamw", "nadamw", "adamaxw", "lamb", "lion", "adan", "adafactor", "novograd"),
+        ("adamw", "nadamw", "adamaxw", "lamb", "lion", "adan", "adafactor", "novograd", "scale_by_novograd"),
         _DECOUPLED.format("chain(add_decayed_weights(...), adam(...))"),
     ),
 )
