@@ -1,30 +1,17 @@
 """`attach`: the penalties of a Spec as losses of a Keras model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from arspec import Site, Sites, Spec, SpecError, UnsupportedError
-from arspec._placements import ACTIVATIONS
 from arspec._sites import match_sites, unfired
 from arspec_keras import _backend
-from arspec_keras._layers import activation_axes, find_layers, kernel_axes
+from arspec_keras._bound import Bound, activation_value, recorded, weight_value, weights_once
+from arspec_keras._layers import find_layers
 from arspec_keras._taps import Recorder, Records, Wrapped, tap
 
 _SLOT = "_arspec_attachment"
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """A site and the Keras layer it stands for."""
-
-    site: Site
-    layer: keras.Layer
-
-    @property
-    def is_activation(self) -> bool:
-        return self.site.rule.placement in ACTIVATIONS
 
 
 class _Attachment:
@@ -34,11 +21,11 @@ class _Attachment:
         self.model, self.spec = model, spec
         self.recorder = Recorder()
         self.taps: dict[int, Wrapped] = {}
-        self.bound: list[_Bound] = []
+        self.bound: list[Bound] = []
         self.signature: tuple[int, ...] | None = None
         self.fired: set[str] = set()
         self.results: dict[str, tuple[tuple[int, ...], Any]] = {}
-        self.weight_losses: set[int] = set()
+        self.eager_pass: list[Any] = []
         if self._is_built():
             self._bind()
         else:
@@ -57,7 +44,7 @@ class _Attachment:
         found = find_layers(self.model)
         layers = {entry.described.path: entry.layer for entry in found}
         matched = match_sites(self.spec, [entry.described for entry in found])
-        self.bound = _weights_once([_Bound(site, layers[site.layer]) for site in matched])
+        self.bound = weights_once([Bound(site, layers[site.layer]) for site in matched])
         self._tap({id(b.layer): b.layer for b in self.bound if b.is_activation})
         self.signature = tuple(map(id, self._layers()))
 
@@ -88,32 +75,27 @@ class _Attachment:
 
     @_backend.uncompiled
     def _add_losses(self, records: Records) -> None:
-        tensors = [(bound, _recorded(bound, records)) for bound in self.bound if bound.is_activation]
+        tensors = [(bound, recorded(bound, records)) for bound in self.bound if bound.is_activation]
         missing = [bound.site for bound, calls in tensors if not calls and bound.site.key not in self.fired]
         if missing:
             raise unfired(missing)
         self.fired.update(bound.site.key for bound, calls in tensors if calls)
-        for bound, calls in tensors:
-            if calls:
-                self._add(bound.site, calls[-1], _sum([_activation_value(bound, x) for x in calls]))
-        self._add_weight_losses()
+        found = [
+            (bound.site, calls[-1], _sum([activation_value(bound, x) for x in calls]))
+            for bound, calls in tensors
+            if calls
+        ]
+        weights = [(bound.site, *weight_value(bound)) for bound in self.bound if not bound.is_activation]
+        this_pass = _backend.losses_of_this_pass(self.model, self.eager_pass)
+        # An outer model may call this one several times: an activation counts each time, a weight once.
+        for site, x, loss in found if this_pass else found + weights:
+            self._add(site, x, loss, this_pass)
 
-    def _add_weight_losses(self) -> None:
-        """Add the losses of weights, once where an outer model calls this one several times."""
-        if any(id(loss) in self.weight_losses for loss in self.model._get_own_losses()):
-            return
-        self.weight_losses.clear()
-        for bound in self.bound:
-            if not bound.is_activation:
-                with _backend.stored_precision():
-                    weight = keras.ops.convert_to_tensor(getattr(bound.layer, bound.site.rule.placement))
-                loss = _value(bound, weight, axes=_weight_axes(bound))
-                self.weight_losses.add(id(loss))
-                self._add(bound.site, weight, loss)
-
-    def _add(self, site: Site, x: Any, loss: Any) -> None:
+    def _add(self, site: Site, x: Any, loss: Any, this_pass: list[Any]) -> None:
+        summable = _backend.summable(loss)
         # Not `model.add_loss`: a Functional model refuses it, for fear of symbolic tensors.
-        keras.Layer.add_loss(self.model, _backend.summable(loss))
+        keras.Layer.add_loss(self.model, summable)
+        this_pass.append(summable)
         if _backend.is_concrete(loss):
             self.results[site.key] = tuple(x.shape), loss
 
@@ -259,48 +241,6 @@ def _refuse_config(model: keras.Model) -> None:
         )
 
     vars(model)["get_config"] = get_config
-
-
-def _weights_once(bound: list[_Bound]) -> list[_Bound]:
-    """Drop the sites whose weight a site of the same rule has already (tied weights)."""
-    kept, seen = [], set()
-    for entry in bound:
-        if not entry.is_activation:
-            weight = getattr(entry.layer, entry.site.rule.placement)
-            key = id(entry.site.rule), id(weight)
-            if isinstance(weight, keras.Variable) and key in seen:
-                continue
-            seen.add(key)
-        kept.append(entry)
-    return kept
-
-
-def _recorded(bound: _Bound, records: Records) -> list[Any]:
-    placement = bound.site.rule.placement
-    if placement == "pre_activation" and not callable(getattr(bound.layer, "activation", None)):
-        placement = "output"
-    return records.get((id(bound.layer), placement), [])
-
-
-def _activation_value(bound: _Bound, x: Any) -> Any:
-    if isinstance(x, tuple | list | dict):
-        raise UnsupportedError(
-            f"{bound.site.key}: layer {bound.site.layer!r} returns {len(x)} tensors; a placement names one tensor."
-        )
-    axes = activation_axes(bound.layer, len(x.shape))
-    return _value(bound, x, axes=axes, mask=_backend.propagated_mask(x))
-
-
-def _weight_axes(bound: _Bound) -> str:
-    return "output" if bound.site.rule.placement == "bias" else str(kernel_axes(bound.layer))
-
-
-def _value(bound: _Bound, x: Any, *, axes: Any, mask: Any = None) -> Any:
-    rule = bound.site.rule
-    try:
-        return _backend.value(rule.penalty, x, axes=axes, mean_over=rule.mean_over, mask=mask)
-    except SpecError as error:
-        raise SpecError(f"{bound.site.key}: {error}") from None
 
 
 def _sum(losses: list[Any]) -> Any:

@@ -25,7 +25,16 @@ if _BACKEND not in _ENGINES:
 _ENGINE = importlib.import_module(_ENGINES[_BACKEND])
 
 
-def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> Any:
+def value(
+    penalty: Penalty,
+    x: Any,
+    /,
+    *,
+    axes: Any = None,
+    mean_over: Any = (),
+    mask: Any = None,
+    numerics: str = "identical",
+) -> Any:
     """Evaluate a penalty of a tensor of the running Keras backend, as a differentiable scalar.
 
     The arguments, the definition, the dtypes and the errors are those of `arspec.value`;
@@ -37,6 +46,7 @@ def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (),
     x : tensor of the backend, or a `keras.Variable`, of float16, bfloat16, float32 or float64.
     axes, mean_over : as in `arspec.value`.
     mask : boolean tensor over the leading axes of x, true where x is valid.
+    numerics : "identical" (the default), or "bounded" for the backend's own float32 sums.
 
     Returns
     -------
@@ -56,7 +66,7 @@ def value(penalty: Penalty, x: Any, /, *, axes: Any = None, mean_over: Any = (),
     if isinstance(x, keras.KerasTensor):
         raise SpecError("x is a symbolic KerasTensor, which has no numbers; attach a rule to the layer that makes it.")
     tensor = x.value if isinstance(x, keras.Variable) else x
-    return _ENGINE.value(penalty, tensor, axes=axes, mean_over=mean_over, mask=mask)
+    return _ENGINE.value(penalty, tensor, axes=axes, mean_over=mean_over, mask=mask, numerics=numerics)
 
 
 def summable(loss: Any) -> Any:
@@ -95,6 +105,26 @@ def forget_stale_losses(model: keras.Model) -> None:
     """
     if keras_backend.in_stateless_scope() and not keras_backend.get_stateless_scope().losses:
         model._loss_ids.clear()
+
+
+def losses_of_this_pass(model: keras.Model, eager: list[Any]) -> list[Any]:
+    """Return the list of the losses that `model` added in the forward pass that runs, to be extended.
+
+    In a stateless pass it lives on Keras' scope, so that it ends with the pass. There Keras
+    takes every call of a shared model for a pass of its own and drops the losses of the
+    calls before; they are put back. Otherwise `eager` is the list, emptied where Keras has
+    begun a new pass. Losses are compared by identity while they are alive, never by `id`.
+    """
+    if not keras_backend.in_stateless_scope():
+        if not any(loss is held for loss in eager for held in model._losses):
+            eager.clear()
+        return eager
+    scope = keras_backend.get_stateless_scope()
+    added = vars(scope).setdefault("_arspec_losses", {}).setdefault(id(model), [])
+    for loss in added:
+        if not any(loss is held for held in scope.losses):
+            keras.Layer.add_loss(model, loss)
+    return added
 
 
 def stored_precision() -> AbstractContextManager[Any]:
