@@ -11,6 +11,7 @@ KERNEL_AXES = ("input", "output")
 AXIS_NAMES = ACTIVATION_AXES + KERNEL_AXES
 SHORTHANDS = {"sum": (), "batchmean": ("batch",)}
 MEAN = "mean"
+NUMERICS = ("identical", "bounded")
 
 _BY_RANK = {
     0: (),
@@ -34,12 +35,14 @@ class Axes:
     mean_over : the names averaged over; every other axis is summed.
     mask : boolean array with the rank of x (size 1 where it does not vary), or None.
     dtype : the dtype x had before it was lifted to float64.
+    numerics : "identical" or "bounded".
     """
 
     names: tuple[str, ...]
     mean_over: tuple[str, ...] = ()
     mask: Any = field(default=None, compare=False)
     dtype: str = "float32"
+    numerics: str = "identical"
 
     def index(self, name: str) -> int:
         """Return the position of the axis called `name`."""
@@ -89,6 +92,13 @@ def parse_mean_over(mean_over: object) -> MeanOver:
     if len(set(mean_over)) != len(mean_over):
         raise SpecError(f"mean_over={mean_over!r} names an axis twice.")
     return tuple(mean_over)
+
+
+def parse_numerics(numerics: object) -> str:
+    """Return `numerics` if it is "identical" or "bounded", or raise SpecError."""
+    if numerics not in NUMERICS:
+        raise unknown("numerics", numerics, NUMERICS)
+    return str(numerics)
 
 
 def resolve_axes(rank: int, axes: object = None, mean_over: object = ()) -> Axes:

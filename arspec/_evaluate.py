@@ -11,14 +11,15 @@ mask, n depends on the position and becomes a weight on every term.
 from dataclasses import replace
 from typing import Any
 
-from arspec._axes import Axes, resolve_axes
+from arspec._axes import Axes, parse_numerics, resolve_axes
+from arspec._bounded import chosen
 from arspec._errors import SpecError, UnsupportedError
 from arspec._means import mean_count, mean_weight
 from arspec._namespace import FLOAT_DTYPES, Array, Namespace, cut, power_of_two_below
 from arspec.penalties._base import Component, components, is_penalty
 
 
-def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any) -> Axes:
+def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any, numerics: str = "identical") -> Axes:
     """Check the arguments of a public `value` or `gradient` and name the axes of `x`."""
     if not is_penalty(penalty):
         raise SpecError(f"{penalty!r} is not a penalty; expected one such as L1(1e-4).")
@@ -27,7 +28,8 @@ def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any)
         raise UnsupportedError(f"x is {name}; penalties of complex tensors are not defined. Penalize abs(x), say.")
     if name not in FLOAT_DTYPES:
         raise SpecError(f"x is {name}; expected one of {', '.join(FLOAT_DTYPES)}. Convert it, for example to float32.")
-    return replace(resolve_axes(len(x.shape), axes, mean_over), dtype=name)
+    resolved = resolve_axes(len(x.shape), axes, mean_over)
+    return replace(resolved, dtype=name, numerics=parse_numerics(numerics))
 
 
 def expand_mask(mask: Array | None, x: Array, *, xp: Namespace) -> Array | None:
@@ -60,17 +62,19 @@ def value_dtype(x: Array, xp: Namespace) -> str:
 
 def value(penalty: Any, x: Array, *, xp: Namespace, axes: Axes) -> Array:
     """Return the penalty of `x` as a 0-d array: float64 for float64, else float32."""
+    xp = chosen(xp, axes)
     total = None
     for component in components(penalty):
         part = _component_value(component, x, xp, axes)
         total = part if total is None else total + part
-    total = xp.zeros(xp.cast(x, "float64"), ()) if total is None else total
+    total = xp.zeros(xp.cast(x, xp.wide), ()) if total is None else total
     return xp.lower(total, value_dtype(x, xp))
 
 
 def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Namespace, axes: Axes) -> Array:
     """Return cotangent · d value / d x, with the shape and dtype of `x`."""
-    upstream = None if cotangent is None else xp.cast(cotangent, "float64")
+    xp = chosen(xp, axes)
+    upstream = None if cotangent is None else xp.cast(cotangent, xp.wide)
     if xp.mutable_arrays and _works_in_blocks(penalty, x, axes, xp):
         return _blocked_gradient(penalty, x, upstream, xp, axes)
     return xp.lower(_wide_gradient(penalty, x, upstream, xp, axes), xp.dtype_name(x))
@@ -78,12 +82,13 @@ def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Name
 
 def wide_gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Namespace, axes: Axes) -> Array:
     """Return the gradient in float64, before rounding: what second derivatives differentiate."""
-    return _wide_gradient(penalty, x, None if cotangent is None else xp.cast(cotangent, "float64"), xp, axes)
+    xp = chosen(xp, axes)
+    return _wide_gradient(penalty, x, None if cotangent is None else xp.cast(cotangent, xp.wide), xp, axes)
 
 
 def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
     if 0 in x.shape:
-        return xp.zeros(xp.cast(x, "float64"), tuple(x.shape))
+        return xp.zeros(xp.cast(x, xp.wide), tuple(x.shape))
     x = _blank(xp.lift(x), axes, xp)
     total = None
     for component in components(penalty):
@@ -100,7 +105,7 @@ def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace
 def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array:
     penalty = component.penalty
     if 0 in x.shape:
-        return xp.zeros(xp.cast(x, "float64"), ())
+        return xp.zeros(xp.cast(x, xp.wide), ())
     if _works_in_blocks(penalty, x, axes, xp):
         summed = _blocked_sum(penalty, xp.reshape(x, (-1,)), xp, axes)
         return xp.multiply(summed, xp.share(component.coefficient, mean_count(xp.shape(x), axes)))

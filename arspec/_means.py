@@ -22,10 +22,10 @@ def mean_weight(valid: Array, shape: tuple[Any, ...], xp: Namespace, axes: Axes)
 
 
 def valid_count(valid: Array, shape: tuple[Any, ...], index: tuple[int, ...], xp: Namespace) -> Array:
-    """Return the number of valid entries over the axes `index` of a tensor of `shape`, in float64."""
+    """Return the number of valid entries over the axes `index` of a tensor of `shape`, in the working dtype."""
     sizes = enumerate(zip(shape, xp.shape(valid), strict=True))
     full = tuple(n if i in index else m for i, (n, m) in sizes)
-    return xp.sum(xp.cast(xp.broadcast_to(valid, full), "float64"), index)
+    return xp.sum(xp.cast(xp.broadcast_to(valid, full), xp.wide), index)
 
 
 def group_count(x: Array, index: tuple[int, ...], xp: Namespace, axes: Axes) -> Array | float:

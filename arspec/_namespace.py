@@ -25,6 +25,8 @@ class Namespace:
 
     lib: Any
     mutable_arrays = False
+    wide = "float64"
+    exponent = 205  # powers of two up to 4 · 5 times this are representable in `wide`
 
     # What an engine must give.
 
@@ -37,6 +39,10 @@ class Namespace:
         raise NotImplementedError
 
     # What an engine may have to change.
+
+    def bounded(self, dtype: str) -> "Namespace":
+        """Return the namespace for numerics="bounded" on tensors of `dtype`."""
+        raise UnsupportedError("the reference has no bounded numerics; it is what they are measured against.")
 
     def guard(self, product: Array) -> Array:
         """Return `product` unchanged, opaque to a compiler that fuses it into a sum (R2)."""
@@ -80,7 +86,7 @@ class Namespace:
         """Convert to float64; a subnormal float32, bfloat16 or float64 counts as 0 (R1, R7)."""
         name = self.dtype_name(x)
         x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
-        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, "float64")
+        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, self.wide)
 
     def lower(self, x: Array, dtype: str) -> Array:
         """Round float64 to `dtype`; half precision goes through float32 everywhere (R1)."""
@@ -181,7 +187,7 @@ class Namespace:
 
     def any(self, condition: Array, axis: tuple[int, ...]) -> Array:
         """Whether one entry over `axis`, kept with size 1, is true."""
-        return self.raw_max(self.cast(condition, "float64"), axis) > 0.5
+        return self.raw_max(self.cast(condition, "float32"), axis) > 0.5
 
     def raw_max(self, x: Array, axis: tuple[int, ...]) -> Array:
         """Largest entry over `axis`, kept with size 1, where there is no NaN."""

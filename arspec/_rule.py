@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from arspec._axes import MEAN, MeanOver, parse_mean_over
+from arspec._axes import MEAN, MeanOver, parse_mean_over, parse_numerics
 from arspec._errors import SpecError, unknown
 from arspec._placements import PLACEMENTS, default_mean_over
 from arspec._schedules import Schedule
@@ -25,6 +25,8 @@ class Rule:
         "mean". None stands for ("batch",) at an activation and () at a parameter.
     schedule : how the coefficient changes over training, such as `LinearWarmup(1000)`, or
         None for a constant coefficient. Totals then ask for the step.
+    numerics : "identical" to the bit in every framework, or "bounded": the framework's own
+        float32 sums and products, quicker where docs/performance.md says so.
 
     Raises
     ------
@@ -42,6 +44,7 @@ class Rule:
     placement: str
     mean_over: MeanOver
     schedule: Schedule | None
+    numerics: str
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Rule:
         placement: str,
         mean_over: Any = None,
         schedule: Schedule | None = None,
+        numerics: str = "identical",
     ) -> None:
         if not is_penalty(penalty):
             raise SpecError(f"penalty={penalty!r}; expected a penalty such as L1(1e-4).")
@@ -62,7 +66,7 @@ class Rule:
         if not isinstance(schedule, Schedule | None):
             raise SpecError(f"schedule={schedule!r}; expected one such as LinearWarmup(1000), or None.")
         checked = {"penalty": penalty, "layer": layer, "placement": placement, "mean_over": parsed}
-        for name, value in {**checked, "schedule": schedule}.items():
+        for name, value in {**checked, "schedule": schedule, "numerics": parse_numerics(numerics)}.items():
             object.__setattr__(self, name, value)
 
     @property

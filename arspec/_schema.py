@@ -4,7 +4,7 @@ import sys
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from arspec._axes import AXIS_NAMES, MEAN, SHORTHANDS
+from arspec._axes import AXIS_NAMES, MEAN, NUMERICS, SHORTHANDS
 from arspec._placements import PLACEMENTS
 from arspec._schedules import Schedule, schedules
 from arspec._spec import SPEC_VERSION
@@ -40,9 +40,10 @@ def _rule_schema() -> dict[str, Any]:
             "layer": {"type": "string", "pattern": r"[^./ ]", "description": "path or glob of a layer"},
             "placement": {"oneOf": [{"const": name, "description": text} for name, text in PLACEMENTS.items()]},
             "mean_over": {"oneOf": [names, {"enum": [*SHORTHANDS, MEAN]}, {"type": "null"}]},
+            "numerics": {"enum": list(NUMERICS)},
             "schedule": {"oneOf": [{"type": "null"}, *(_schedule_schema(cls) for cls in schedules().values())]},
         },
-        optional=("mean_over", "schedule"),
+        optional=("mean_over", "schedule", "numerics"),
     )
 
 

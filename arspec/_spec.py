@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from arspec._axes import parse_mean_over
+from arspec._axes import parse_mean_over, parse_numerics
 from arspec._errors import SpecError, did_you_mean, require_number, shown, unknown
 from arspec._placements import PLACEMENTS
 from arspec._rule import Rule
@@ -15,7 +15,7 @@ from arspec._schedules import Schedule, schedule_document, schedule_from, schedu
 from arspec.penalties import _base
 
 SPEC_VERSION = "2026.1"
-_RULE_KEYS = ("penalty", "layer", "placement", "mean_over", "schedule")
+_RULE_KEYS = ("penalty", "layer", "placement", "mean_over", "schedule", "numerics")
 _EXAMPLE = {"name": "l1", "coefficient": 0.0001}
 
 
@@ -135,7 +135,11 @@ def _rule_document(rule: Rule) -> dict[str, Any]:
         "placement": rule.placement,
         "mean_over": rule.mean_over_document(),
     }
-    return document if rule.schedule is None else {**document, "schedule": schedule_document(rule.schedule)}
+    if rule.schedule is not None:
+        document["schedule"] = schedule_document(rule.schedule)
+    if rule.numerics != "identical":
+        document["numerics"] = rule.numerics
+    return document
 
 
 def _read_rule(document: Any, path: str) -> Rule:
@@ -150,9 +154,11 @@ def _read_rule(document: Any, path: str) -> Rule:
         given = document.get("mean_over")
         mean_over = None if given is None else parse_mean_over(given)
     schedule = _read_schedule(document.get("schedule"), f"{path}.schedule")
+    with at(f"{path}.numerics"):
+        numerics = parse_numerics(document.get("numerics", "identical"))
     with at(f"{path}.layer"):  # the one thing left to refuse
         where = {"layer": document["layer"], "placement": document["placement"]}
-        return Rule(penalty, **where, mean_over=mean_over, schedule=schedule)
+        return Rule(penalty, **where, mean_over=mean_over, schedule=schedule, numerics=numerics)
 
 
 def _read_schedule(document: Any, path: str) -> Schedule | None:

@@ -81,7 +81,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "rule misspelt key": (
         document({**without(RULE, "layer"), "layr": "a"}),
         "rules[0]",
-        "unknown key 'layr'; allowed: penalty, layer, placement, mean_over, schedule. Did you mean 'layer'?",
+        "unknown key 'layr'; allowed: penalty, layer, placement, mean_over, schedule, numerics. Did you mean 'layer'?",
     ),
     "no layer": (document(without(RULE, "layer")), "rules[0]", "no key 'layer'; expected penalty, layer, placement,"),
     "no penalty": (document(without(RULE, "penalty")), "rules[0]", "no key 'penalty';"),

@@ -60,7 +60,8 @@ def test_a_rule_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         original.layer = "out"
     assert repr(rule()) == (
-        "Rule(penalty=L1(coefficient=0.0001), layer='hidden', placement='output', mean_over=('batch',), schedule=None)"
+        "Rule(penalty=L1(coefficient=0.0001), layer='hidden', placement='output', mean_over=('batch',), "
+        "schedule=None, numerics='identical')"
     )
 
 

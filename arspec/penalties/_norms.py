@@ -3,12 +3,20 @@
 from typing import NamedTuple
 
 from arspec._axes import Axes
+from arspec._bounded import in_range
 from arspec._namespace import Array, Namespace
 
-# Beyond `bound`, x is multiplied by a power of two, which does not round. What is left lies
-# within 2^±205, so that even fourth powers neither overflow nor underflow.
-LARGE = ((2.0**205, 2.0**-409), (2.0**614, 2.0**-818))
-SMALL = ((2.0**-205, 2.0**409), (2.0**-614, 2.0**818))
+
+def large_scales(exponent: int) -> tuple[tuple[float, float], ...]:
+    """Return pairs: beyond the first number, x is multiplied by the second, a power of two.
+
+    That does not round, and what is left lies within 2^±exponent, so that even fourth powers
+    neither overflow nor underflow. The reciprocals serve x that is too small.
+    """
+    return (
+        (2.0**exponent, 2.0 ** (1 - 2 * exponent)),
+        (2.0 ** (3 * exponent - 1), 2.0 ** (2 - 4 * exponent)),
+    )
 
 
 class Norm(NamedTuple):
@@ -27,16 +35,15 @@ def reduced(shape: tuple[int, ...], index: tuple[int, ...]) -> tuple[int, ...]:
 def scale_of(x: Array, index: tuple[int, ...], *, xp: Namespace, axes: Axes) -> Array | float:
     """Return the power of two by which a group is multiplied so that its squares are representable.
 
-    A lifted float32 needs none; only float64 reaches magnitudes whose squares do not fit.
+    A float32 lifted to float64 needs none: its squares fit.
     """
-    if axes.dtype != "float64":
+    if in_range(axes.dtype, xp):
         return 1.0
     largest = xp.max(xp.abs(x), index)
     scale = xp.where(largest == largest, 1.0, 1.0)
-    for bound, factor in LARGE:
+    for bound, factor in large_scales(xp.exponent):
         scale = xp.where(largest > bound, factor, scale)
-    for bound, factor in SMALL:
-        scale = xp.where(largest < bound, factor, scale)
+        scale = xp.where(largest < 1 / bound, 1 / factor, scale)
     return scale
 
 

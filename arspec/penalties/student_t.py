@@ -9,8 +9,6 @@ from arspec._namespace import Array, Namespace
 from arspec.penalties._base import Penalty, Positive, register, validated
 from arspec.penalties._hypot import hypot
 
-LARGE = 1e150  # beyond this u² may overflow, and log(1+u²) is 2 log u in float64
-
 
 @register
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class StudentT(Penalty):
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         size = xp.abs(x)
         u = xp.divide(size, xp.where(size == size, self.scale, size))
-        far = u > LARGE
+        far = u > 2.0 ** (2 * xp.exponent)  # where u² may overflow, log(1+u²) is 2 log u
         logarithm = xp.log(xp.where(far, size, 1.0)) - log(self.scale)
         return xp.where(far, logarithm + logarithm, xp.log1p(xp.square(xp.where(far, 0.0, u))))
 

@@ -6,6 +6,7 @@ reverse mode runs the core's gradient with our bits, and forward mode its produc
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from jax import lax
 
 from arspec import Schedule, _evaluate
 from arspec._axes import Axes
+from arspec._bounded import Bounded
 from arspec._namespace import Array, Namespace, cut
 from arspec_jax._linear import apply_linear
 
@@ -32,6 +34,9 @@ class JaxNamespace(Namespace):
     """The core's operations over `jax.numpy`; to be used inside `jax.enable_x64(True)`."""
 
     lib = jnp
+
+    def bounded(self, dtype: str) -> Namespace:
+        return BoundedJaxNamespace(dtype)
 
     def block_size(self, x: Array) -> int | None:
         """Cut a large x into so few blocks that XLA makes one loop of them: it then stores no float64 of size x."""
@@ -105,7 +110,18 @@ def _add_rows(present: list[Array], rows: int, first: int = 0, step: int = 1) ->
     return low + _add_rows(present, rows, first + step, 2 * step)
 
 
+class BoundedJaxNamespace(Bounded, JaxNamespace):
+    """XLA's own sums and products in float32."""
+
+    def raw_sum(self, x: Array, axis: int) -> Array:
+        return jnp.sum(x, axis=axis, keepdims=True)
+
+
 _XP = JaxNamespace()
+
+
+def _precision(axes: Axes) -> AbstractContextManager[Any]:
+    return nullcontext() if axes.numerics == "bounded" else jax.enable_x64(True)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -119,12 +135,12 @@ class _Job:
         return replace(self.axes, mask=mask[0]) if mask else self.axes
 
     def value(self, x: Array, *mask: Array) -> Array:
-        with jax.enable_x64(True):
+        with _precision(self.axes):
             return _evaluate.value(self.penalty, x, xp=_XP, axes=self._with(mask))
 
     def gradient(self, x: Array, *mask_and_cotangent: Array) -> Array:
         *mask, cotangent = mask_and_cotangent
-        with jax.enable_x64(True):
+        with _precision(self.axes):
             return _evaluate.gradient(self.penalty, x, cotangent, xp=_XP, axes=self._with(tuple(mask)))
 
 
@@ -176,7 +192,16 @@ def _value_jvp(job: _Job, primals: tuple[Array, ...], tangents: tuple[Array, ...
     return _value(job, *primals), apply_linear(_Pushforward(job), *primals, tangents[0])
 
 
-def value(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mask: Any = None) -> Array:
+def value(
+    penalty: Any,
+    x: Any,
+    /,
+    *,
+    axes: Any = None,
+    mean_over: Any = (),
+    mask: Any = None,
+    numerics: str = "identical",
+) -> Array:
     """Evaluate a penalty: coefficient · Σ over kept axes (mean over `mean_over` of terms).
 
     It works eagerly and under jit, grad, jvp, hessian, vmap, scan and checkpoint.
@@ -190,6 +215,8 @@ def value(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mas
     mean_over : axes averaged over (every other axis is summed), or "sum" (the default),
         "batchmean" or "mean".
     mask : boolean array over the leading axes of x, true where x is valid; may be traced.
+    numerics : "identical" (the default), or "bounded" for XLA's own float32 sums and products:
+        the same definition, quicker, within the rounding of float32 instead of to the bit.
 
     Returns
     -------
@@ -213,7 +240,7 @@ def value(penalty: Any, x: Any, /, *, axes: Any = None, mean_over: Any = (), mas
      [ 1.  1.]]
     """
     array = jnp.asarray(x)
-    resolved = _evaluate.prepare(penalty, array, xp=_XP, axes=axes, mean_over=mean_over)
+    resolved = _evaluate.prepare(penalty, array, xp=_XP, axes=axes, mean_over=mean_over, numerics=numerics)
     given = None if mask is None else jnp.asarray(mask)
     masked = _evaluate.with_mask(resolved, given, array, _XP)
     operands = (array,) if given is None else (array, masked.mask)

@@ -160,7 +160,9 @@ def _penalty(site: Site, part: Part, tensors: Sequence[Array]) -> Array:
     total = None
     for tensor in tensors:
         with at(site.key):
-            one = value(site.rule.penalty, tensor, axes=axes, mean_over=site.rule.mean_over)
+            one = value(
+                site.rule.penalty, tensor, axes=axes, mean_over=site.rule.mean_over, numerics=site.rule.numerics
+            )
         total = one if total is None else total + one
     return total
 

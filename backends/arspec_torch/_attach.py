@@ -109,7 +109,8 @@ class Regularization:
         return self._evaluate(site, parameter_of(self._sources[site.key]))
 
     def _evaluate(self, site: Site, tensor: Tensor) -> Tensor:
-        return value(site.rule.penalty, tensor, axes=self._sources[site.key].axes, mean_over=site.rule.mean_over)
+        rule, axes = site.rule, self._sources[site.key].axes
+        return value(rule.penalty, tensor, axes=axes, mean_over=rule.mean_over, numerics=rule.numerics)
 
     def _run(self, module: nn.Module, forward: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         is_pass = module is self._model and not self._running

@@ -17,10 +17,11 @@ from torch.autograd.forward_ad import unpack_dual
 
 from arspec import _evaluate
 from arspec._axes import Axes
+from arspec._bounded import Bounded, chosen
 from arspec._namespace import Namespace
 from arspec.penalties import Penalty
 from arspec_torch import _plain
-from arspec_torch._checks import refuse_kinds, refuse_nested_forward_mode
+from arspec_torch._checks import numerics_on, refuse_kinds, refuse_nested_forward_mode
 
 
 class TorchNamespace(Namespace):
@@ -42,6 +43,9 @@ class TorchNamespace(Namespace):
         if not isinstance(product, Tensor) or not torch.compiler.is_compiling() or product.device.type == "cpu":
             return product
         return torch.where(product == product, product, torch.nan)
+
+    def bounded(self, dtype: str) -> Namespace:
+        return BoundedTorchNamespace(dtype)
 
     def block_size(self, x: Tensor) -> int | None:
         if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or _plain.array_of(x) is None:
@@ -94,7 +98,7 @@ class TorchNamespace(Namespace):
     def where(self, condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor:
         # Of two plain numbers torch would make its default dtype, not float64.
         if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-            x = torch.as_tensor(x, dtype=torch.float64, device=condition.device)
+            x = torch.as_tensor(x, dtype=getattr(torch, self.wide), device=condition.device)
         return torch.where(condition, x, y)
 
     def concat(self, parts: list[Tensor], axis: int) -> Tensor:
@@ -127,6 +131,17 @@ BLOCK = 1 << 16
 
 # Threads share the work of a block: fewer and larger ones, or waiting for each other costs more than it saves.
 THREADED_BLOCK = 1 << 20
+
+
+class BoundedTorchNamespace(Bounded, TorchNamespace):
+    """torch's own sums and products in float32."""
+
+    def raw_sum(self, x: Tensor, axis: int) -> Tensor:
+        return torch.sum(x, dim=axis, keepdim=True)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x)
+
 
 XP = TorchNamespace()
 
@@ -198,7 +213,7 @@ class _Gradient(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, mask, cotangent = ctx.saved_tensors
         _, pull_back = torch.func.vjp(_wide_gradient(ctx, mask), x, cotangent)
-        of_x, of_cotangent = pull_back(upstream.to(torch.float64))
+        of_x, of_cotangent = pull_back(upstream.to(_working_dtype(ctx.axes)))
         return of_x, None, of_cotangent, None, None
 
 
@@ -211,7 +226,7 @@ class _ForwardModeValue(_Value):
         refuse_nested_forward_mode()
         x, mask = ctx.saved_tensors
         axes = _evaluate.attach_mask(ctx.axes, mask)
-        along = _evaluate.wide_gradient(ctx.penalty, x, xp=XP, axes=axes) * tangent.to(torch.float64)
+        along = _evaluate.wide_gradient(ctx.penalty, x, xp=XP, axes=axes) * tangent.to(_working_dtype(axes))
         return along.sum().to(getattr(torch, _evaluate.value_dtype(x, XP)))
 
 
@@ -233,6 +248,10 @@ def _apply(function: type[_Value] | type[_Gradient], *arguments: Any) -> Tensor:
     return chosen.apply(*arguments)  # pyright: ignore[reportReturnType]
 
 
+def _working_dtype(axes: Axes) -> torch.dtype:
+    return getattr(torch, chosen(XP, axes).wide)
+
+
 def _is_first_order(*tensors: Tensor) -> bool:
     """Return whether nothing will differentiate the gradient, in reverse or forward mode."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -246,7 +265,14 @@ def _wide_gradient(ctx: Any, mask: Tensor | None) -> Callable[[Tensor, Tensor], 
 
 
 def value(
-    penalty: Penalty, x: Tensor, /, *, axes: Any = None, mean_over: Any = (), mask: Tensor | None = None
+    penalty: Penalty,
+    x: Tensor,
+    /,
+    *,
+    axes: Any = None,
+    mean_over: Any = (),
+    mask: Tensor | None = None,
+    numerics: str = "identical",
 ) -> Tensor:
     """Evaluate a penalty of a tensor as a differentiable scalar.
 
@@ -260,6 +286,9 @@ def value(
     x : floating-point tensor of any shape.
     axes, mean_over : as in `arspec.value`.
     mask : boolean tensor over the leading axes of x, true where x is valid.
+    numerics : "identical" (the default), or "bounded" for torch's own float32 sums and
+        products: the same definition, within the rounding of float32 instead of to the bit.
+        On a device without float64 (Apple's MPS) it is always bounded, with a warning.
 
     Returns
     -------
@@ -268,7 +297,7 @@ def value(
     Raises
     ------
     SpecError: x is not floating point, or a name, a shape or the mask does not fit.
-    UnsupportedError: x is complex, sparse or nested, or on a device without float64 (MPS).
+    UnsupportedError: x is complex, sparse or nested.
 
     Example
     -------
@@ -279,6 +308,7 @@ def value(
     tensor([-0.5000,  0.0000,  0.5000])
     """
     refuse_kinds(x, mask)
-    resolved = _evaluate.prepare(penalty, x, xp=XP, axes=axes, mean_over=mean_over)
+    numerics = numerics_on(x.device.type, numerics)
+    resolved = _evaluate.prepare(penalty, x, xp=XP, axes=axes, mean_over=mean_over, numerics=numerics)
     expanded = _evaluate.expand_mask(mask, x, xp=XP)
     return _apply(_Value, x, expanded, penalty, resolved)
