@@ -35,7 +35,7 @@ from arspec.dialects._dialect import (
     same_mean,
     simple_parts,
 )
-from arspec.dialects._keras_models import ACTIVITY, SLOTS, Found, layers_of_model, rules_of_slot
+from arspec.dialects._keras_models import ACTIVITY, SLOTS, Found, layers_of_model, notes_of_model, rules_of_slot
 from arspec.dialects._keras_regularizers import Generation, refuse_of_activity
 from arspec.penalties import Penalty
 
@@ -112,7 +112,7 @@ class Keras(Dialect):
 
     def reading(self, document: Any) -> Conversion:
         found = self._found(document)
-        notes: list[str] = []
+        notes = notes_of_model(document)
 
         def convert(item: tuple[Found, str, Any]) -> list[Rule]:
             layer, slot, regularizer = item

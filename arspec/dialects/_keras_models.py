@@ -79,6 +79,17 @@ def layers_of_model(document: Mapping[str, Any]) -> Iterator[Found]:
         yield from _walk(node, Found("", "", {}, frozen))
 
 
+def notes_of_model(document: Any) -> list[str]:
+    """Return what a model config says about decay outside its layers: every Keras optimizer decouples it."""
+    compiled = document.get("compile_config") if isinstance(document, Mapping) else None
+    optimizer = compiled.get("optimizer") if isinstance(compiled, Mapping) else None
+    config = optimizer.get("config") if isinstance(optimizer, Mapping) else None
+    decay = config.get("weight_decay") if isinstance(config, Mapping) else None
+    if not decay:
+        return []
+    return [f"the optimizer has weight_decay={decay!r}, decoupled in Keras: no penalty, and not in the rules."]
+
+
 def _walk(node: Any, parent: Found) -> Iterator[Found]:
     if not isinstance(node, Mapping) or "class_name" not in node or "config" not in node:
         raise SpecError(f"got {shown(node)} in a model config; expected a layer with 'class_name' and 'config'.")
