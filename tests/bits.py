@@ -1,21 +1,10 @@
-"""Compare arrays by their bits, as NUMERICS defines identity."""
+"""Assert that arrays have the same bits, as NUMERICS defines identity."""
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-_INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
-
-
-def canonical(x: Any) -> np.ndarray:
-    """Return bit patterns: subnormals and -0 count as 0, every NaN as the same NaN."""
-    x = np.array(x)
-    tiny = float(ml_dtypes.finfo(x.dtype).smallest_normal)
-    wide = x.astype(np.float64)
-    x = np.where(np.abs(wide) < tiny, np.zeros((), x.dtype), x)
-    x = np.where(np.isnan(wide), np.array(np.nan, x.dtype), x)
-    return np.ascontiguousarray(x).view(_INTEGERS[x.dtype.itemsize])
+from arspec_conformance.bits import canonical as canonical
 
 
 def assert_same_bits(got: Any, expected: Any, what: str) -> int:

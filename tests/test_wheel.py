@@ -14,7 +14,8 @@ import pytest
 import arspec as ar
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"arspec", "arspec_torch", "arspec_jax", "arspec_tensorflow", "arspec_keras", "arspec_studies"}
+ADAPTERS = {"arspec_torch", "arspec_jax", "arspec_tensorflow", "arspec_keras"}
+PACKAGES = {"arspec", *ADAPTERS, "arspec_conformance", "arspec_studies"}
 
 
 def run(*command: object, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -110,8 +111,7 @@ def test_an_adapter_without_its_framework_says_what_to_install(
 ) -> None:
     failed = run(python, "-c", f"import arspec_{extra}", cwd=tmp_path, ok=False)
     assert failed.stderr.splitlines()[-1] == (
-        f"ModuleNotFoundError: arspec_{extra} needs {name}, which is not installed. "
-        f"Try: pip install 'arspec[{extra}]'"
+        f"ModuleNotFoundError: arspec_{extra} needs {name}, which is not installed. Try: pip install 'arspec[{extra}]'"
     )
 
 

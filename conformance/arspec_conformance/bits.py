@@ -33,7 +33,8 @@ def ulp_distance(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
         return np.zeros(got.shape, np.uint64)
     ours, theirs = _ordered(got), _ordered(expected)
     # Modulo 2⁶⁴ the difference is right even where it does not fit into int64.
-    distance = np.maximum(ours, theirs).view(np.uint64) - np.minimum(ours, theirs).view(np.uint64)
+    with np.errstate(over="ignore"):
+        distance = np.maximum(ours, theirs).view(np.uint64) - np.minimum(ours, theirs).view(np.uint64)
     one_nan = np.isnan(got.astype(np.float64)) != np.isnan(expected.astype(np.float64))
     return np.where(one_nan, np.uint64(1 << (8 * got.dtype.itemsize - 1)), distance)
 

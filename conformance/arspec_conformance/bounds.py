@@ -94,7 +94,7 @@ def _lifted(x: Any) -> Bounded:
     return x if isinstance(x, Bounded) else Bounded(x)
 
 
-def _rounded(value: np.ndarray, carried: np.ndarray, ulps: float = 1) -> Bounded:
+def _rounded(value: np.ndarray, carried: np.ndarray, ulps: float = 0.5) -> Bounded:
     return Bounded(value, carried + 2 * ulps * U * np.abs(value) + UNDERFLOW)
 
 
@@ -147,7 +147,8 @@ class BoundingNamespace(Namespace):
         return _rounded(np.log1p(x.value), x.error / np.maximum(1.0 + x.value - x.error, 0.0), ULPS["log1p"])
 
     def tanh(self, x: Bounded) -> Bounded:
-        return _rounded(np.tanh(x.value), x.error, ULPS["tanh"])
+        steepest = 1.0 / np.square(np.cosh(np.maximum(np.abs(x.value) - x.error, 0.0)))
+        return _rounded(np.tanh(x.value), x.error * steepest, ULPS["tanh"])
 
     def raw_power(self, x: Bounded, exponent: float) -> Bounded:
         value = np.power(x.value, exponent)

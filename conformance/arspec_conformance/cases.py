@@ -126,7 +126,7 @@ def _sizes(member: Member) -> tuple[tuple[int, ...], ...]:
         return (1, 1, 1), (33, 65), (9, 3, 17)
     if needs_time or member.penalty.name == "group_lasso":
         return (1, 1, 1), (33, 2, 65), (31, 129, 50)
-    return (), (1,), (33, 65), (200_003,)
+    return (), (1,), (33, 65), (2, 3, 2, 5), (200_003,)
 
 
 def _masked(member: Member, dtype: str) -> Iterator[Case]:

@@ -14,9 +14,15 @@ from arspec_conformance.identity import SAMPLE
 from arspec_conformance.matrix import Column, OnEvent, holds
 
 SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
+LEGEND = """
+0: every bit as in NumPy (subnormals count as 0, -0 as +0, any NaN as NaN). A number: the largest
+distance in units in the last place. ≤7%: float64 through log, exp, tanh or a general power, held
+to a bound derived from its own formula, of which 7% was used. -: not measured in this profile."""
 NOTES = {
-    "quick": "Profile quick: compiled modes measure one shape, torch.compile and its like {sample} in float32 only.",
-    "standard": "Profile standard: modes slow to compile measure one shape; beyond float32 only {sample}.",
+    "quick": """Profile quick: what compiles gets one shape, and beyond float32 only {sample}; what
+compiles slowly (torch.compile, Keras' trainers) gets those in float32.""",
+    "standard": """Profile standard: what compiles slowly (torch.compile, Keras' trainers) gets one shape, and
+beyond float32 only {sample}.""",
     "full": "Profile full: every penalty, dtype and mode.",
 }
 
@@ -52,11 +58,7 @@ def show(console: Console, columns: Sequence[Column], *, device: str, profile: s
     console.print(_modes(ran))
     if every_cell:
         console.print(_cells([(c.name, cell) for c in ran for cell in c.cells], "\nEvery cell"))
-    console.print("\n0: every bit as in NumPy (subnormals count as 0, -0 as +0, any NaN as NaN). A number: the largest")
-    console.print(
-        "distance in units in the last place. ≤7%: float64 through log, exp, tanh or a general power, held to"
-    )
-    console.print("a bound derived from its own formula, of which 7% was used.")
+    console.print(LEGEND)
     console.print(NOTES[profile].format(sample=", ".join(SAMPLE)))
     _show_failures(console, columns)
     compared = sum(cell[part]["compared"] for c in ran for cell in c.cells for part in ("value", "gradient"))

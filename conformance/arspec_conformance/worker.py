@@ -39,7 +39,7 @@ def _measure(chosen: argparse.Namespace, emit: Any) -> int:
 
     try:
         adapter = load_adapter(chosen.adapter)
-    except (ImportError, SpecError) as error:
+    except (ModuleNotFoundError, SpecError) as error:  # any other ImportError is a broken adapter
         emit("refused", reason=str(error))
         return COULD_NOT_RUN
     if chosen.device not in adapter.devices():

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import arspec_jax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import arspec_jax
 from arspec_conformance._adapter import CAPABILITIES, COMPILED, COSTLY, Mode
 
 Result = tuple[jax.Array, jax.Array]

@@ -8,10 +8,10 @@ import importlib
 from functools import lru_cache
 from typing import Any
 
-import arspec_keras
-import keras
 import numpy as np
 
+import arspec_keras
+import keras
 from arspec_conformance._adapter import COMPILED, COSTLY, INSTANT, Adapter, Mode
 
 BACKEND = keras.backend.backend()

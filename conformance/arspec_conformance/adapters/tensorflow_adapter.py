@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import arspec_tensorflow
 import numpy as np
 import tensorflow as tf
 
+import arspec_tensorflow
 from arspec_conformance._adapter import CAPABILITIES, COMPILED, COSTLY, Mode
 
 Result = tuple[tf.Tensor, tf.Tensor]

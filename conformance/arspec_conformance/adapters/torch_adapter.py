@@ -6,11 +6,11 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-import arspec_torch
 import ml_dtypes
 import numpy as np
 import torch
 
+import arspec_torch
 from arspec_conformance._adapter import CAPABILITIES, COSTLY, Mode
 
 Result = tuple[torch.Tensor, torch.Tensor]

@@ -1,0 +1,165 @@
+"""Adapters over NumPy alone: a right one, and wrong ones with one fault each.
+
+They run the core's pipeline with a namespace of their own, as an engine does, so that a
+fault is where an engine would have it.
+"""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from arspec import _evaluate
+from arspec._namespace import NumpyNamespace
+from arspec_conformance import Mode
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+class Right:
+    """An adapter whose tensors are NumPy arrays."""
+
+    name = "numpy"
+    xp = NumpyNamespace()
+
+    def versions(self) -> dict[str, str]:
+        return {"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__}
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu",)
+
+    def dtypes(self, device: str) -> tuple[str, ...]:
+        return DTYPES
+
+    def modes(self) -> tuple[Mode, ...]:
+        return Mode("eager"), Mode("jit")
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"mask", "empty", "special values"})
+
+    def to_native(self, array: np.ndarray, dtype: str, device: str) -> np.ndarray:
+        assert array.dtype.name == dtype
+        return array
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        return np.asarray(tensor)
+
+    def namespace(self, mode: str) -> NumpyNamespace:
+        return self.xp
+
+    def value_and_gradient(
+        self,
+        penalty: Any,
+        x: np.ndarray,
+        *,
+        axes: Any = None,
+        mean_over: Any = (),
+        mask: np.ndarray | None = None,
+        cotangent: float = 1.0,
+        mode: str,
+    ) -> tuple[Any, Any]:
+        xp = self.namespace(mode)
+        resolved = _evaluate.prepare(penalty, x, xp=xp, axes=axes, mean_over=mean_over)
+        resolved = _evaluate.with_mask(resolved, mask, x, xp)
+        upstream = np.asarray(cotangent, _evaluate.value_dtype(x, xp))
+        with np.errstate(all="ignore"):
+            value = _evaluate.value(penalty, x, xp=xp, axes=resolved)
+            return value, _evaluate.gradient(penalty, x, upstream, xp=xp, axes=resolved)
+
+
+class _SignOfZero(NumpyNamespace):
+    def sign(self, x: Any) -> Any:
+        return np.where(x == 0, 1.0, super().sign(x))
+
+
+class _CoefficientOff(NumpyNamespace):
+    def share(self, coefficient: float, count: Any) -> Any:
+        return super().share(coefficient * (1 + 1e-5), count)
+
+
+class _Float32Sums(NumpyNamespace):
+    def halve(self, x: Any, axis: int) -> Any:
+        return np.sum(x, axis=axis, keepdims=True, dtype=np.float32).astype(np.float64)
+
+
+class _NativeSums(NumpyNamespace):
+    def halve(self, x: Any, axis: int) -> Any:
+        return np.sum(x, axis=axis, keepdims=True)
+
+
+class _SubnormalsKept(NumpyNamespace):
+    def flush(self, x: Any, smallest: float) -> Any:
+        return x
+
+
+class _NanLost(NumpyNamespace):
+    def max(self, x: Any, axis: tuple[int, ...]) -> Any:
+        return np.nanmax(x, axis=axis, keepdims=True, initial=-np.inf) if axis else x
+
+
+class _CoarseTanh(NumpyNamespace):
+    def tanh(self, x: Any) -> Any:
+        return np.tanh(x) * (1 + 1e-13)
+
+
+class SignOfZero(Right):
+    xp = _SignOfZero()
+
+
+class CoefficientOff(Right):
+    xp = _CoefficientOff()
+
+
+class Float32Sums(Right):
+    xp = _Float32Sums()
+
+
+class NativeSums(Right):
+    xp = _NativeSums()
+
+
+class SubnormalsKept(Right):
+    xp = _SubnormalsKept()
+
+
+class NanLost(Right):
+    xp = _NanLost()
+
+
+class CoarseTanh(Right):
+    xp = _CoarseTanh()
+
+
+class OnlyJitWrong(Right):
+    def namespace(self, mode: str) -> NumpyNamespace:
+        return _SignOfZero() if mode == "jit" else self.xp
+
+
+class MaskIgnored(Right):
+    def value_and_gradient(self, penalty: Any, x: Any, *, mask: Any = None, **options: Any) -> tuple[Any, Any]:
+        return super().value_and_gradient(penalty, x, **options)
+
+
+class PythonFloat(Right):
+    def value_and_gradient(self, penalty: Any, x: Any, **options: Any) -> tuple[Any, Any]:
+        value, gradient = super().value_and_gradient(penalty, x, **options)
+        return float(value), gradient
+
+
+class Raises(Right):
+    def value_and_gradient(self, penalty: Any, x: Any, **options: Any) -> tuple[Any, Any]:
+        if not x.any():
+            raise ZeroDivisionError("nothing but zeros")
+        return super().value_and_gradient(penalty, x, **options)
+
+
+class Crashes(Right):
+    def value_and_gradient(self, penalty: Any, x: Any, **options: Any) -> tuple[Any, Any]:
+        import os
+
+        os.write(2, b"the engine said goodbye\n")
+        os._exit(9)
+
+
+class NoMethods:
+    name = "no methods"
