@@ -1,6 +1,8 @@
 """One definition of regularization, the same numbers in every framework."""
 
-from arspec import kinks as kinks
+import importlib
+from typing import Any
+
 from arspec._axes import Axes as Axes
 from arspec._errors import SpecError as SpecError
 from arspec._errors import UnsupportedError as UnsupportedError
@@ -48,3 +50,12 @@ from arspec.penalties import TemporalDifference as TemporalDifference
 from arspec.penalties import TotalVariation as TotalVariation
 from arspec.penalties import register as register
 from arspec.penalties import registered as registered
+
+_LAZY = ("dialects", "kinks", "layers")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part that most programs never ask for when it is asked for."""
+    if name in _LAZY:
+        return importlib.import_module(f"arspec.{name}")
+    raise AttributeError(f"module 'arspec' has no attribute {name!r}")
