@@ -1,8 +1,7 @@
 """The kink table: where a penalty has no gradient, or more than one, and which number is taken.
 
 The principle: the subgradient of smallest norm where the penalty is convex, the named value
-where it is not. Tests, conformance and documentation read this table; the penalties are
-tested against it.
+where it is not. Tests, conformance and documentation read this table.
 
 Example
 -------
