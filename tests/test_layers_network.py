@@ -325,3 +325,13 @@ def test_layers_without_parameters_are_met_by_their_path_only() -> None:
     by_path = network.penalties(ar.Spec([rule(ar.L1(1.0), "relu", p) for p in ("pre_activation", "output")]), x)
     assert by_path.values["relu/pre_activation/l1"] == by_glob.values["hidden/output/l1"]
     assert by_path.values["relu/output/l1"] < by_path.values["relu/pre_activation/l1"]
+
+
+def test_two_rules_at_one_tensor_add_up() -> None:
+    network, x, _, _ = NETWORKS["dense"]
+    rules = [rule(ar.L2(0.5), "hidden", "output"), rule(ar.L1(0.25), "hidden", "output")]
+    both = network.penalties(ar.Spec(rules), x)
+    one, other = (network.penalties(ar.Spec([each]), x) for each in rules)
+    assert both.values == {**one.values, **other.values}
+    for key, gradient in both.gradients.items():
+        np.testing.assert_allclose(gradient, one.gradients[key] + other.gradients[key], rtol=1e-12, atol=1e-14)
