@@ -1,7 +1,7 @@
 """One definition of regularization, the same numbers in every framework."""
 
-import importlib
-from typing import Any
+import importlib as _importlib
+from typing import Any as _Any
 
 from arspec._axes import Axes as Axes
 from arspec._errors import SpecError as SpecError
@@ -54,8 +54,8 @@ from arspec.penalties import registered as registered
 _LAZY = ("dialects", "kinks", "layers")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """Import a part that most programs never ask for when it is asked for."""
     if name in _LAZY:
-        return importlib.import_module(f"arspec.{name}")
+        return _importlib.import_module(f"arspec.{name}")
     raise AttributeError(f"module 'arspec' has no attribute {name!r}")
