@@ -19,7 +19,7 @@ lint: $(SETUP)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: $(SETUP)
-	$(BIN)/python -m pytest --ignore=tests/keras
+	$(BIN)/python -m pytest --ignore=tests/keras -n 2 --dist loadfile
 
 # Keras has one backend per process.
 keras: $(SETUP)
