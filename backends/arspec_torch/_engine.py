@@ -73,7 +73,13 @@ class TorchNamespace(Namespace):
         root = torch.sqrt(x)
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return self.guard(root)
-        mended = root + exact_residual(x, root) / (root + root)
+        # Away from the ends of the range, where products of the residual overflow or lose bits.
+        unit = self.where(x > 2.0**900, 2.0**-200, self.where(x < 2.0**-700, 2.0**200, 1.0))
+        scaled = unit * root
+        mended = root + exact_residual(x * unit * unit, scaled) / (unit * (scaled + scaled))
+        # Just below a power of four the step ends halfway; √x < 2ᵏ never rounds up to 2ᵏ there.
+        too_large = (mended + 2.0**-53 * mended == mended) & (x < mended * mended)
+        mended = torch.where(too_large, (1.0 - 2.0**-53) * mended, mended)
         return torch.where((root == 0) | (root == torch.inf), root, mended)
 
     def raw_max(self, x: Tensor, axis: tuple[int, ...]) -> Tensor:
