@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from arspec import Layer
 
-_CONVOLUTIONS = {3: "width", 4: "height width", 5: "depth height width"}
+_CONVOLUTIONS = {3: "time", 4: "height width", 5: "depth height width"}
 _RUNS_IN_A_LOOP = (keras.layers.RNN, keras.layers.TimeDistributed, keras.layers.Bidirectional)
 
 

@@ -137,7 +137,7 @@ def test_convolutions_have_named_axes() -> None:
         LAYERS.Conv2DTranspose(2, 3, name="t"),
     ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    rules = [ar.Rule(ar.L1(1.0), layer=name, placement="kernel", mean_over=("input", "width")) for name in "cwt"]
+    rules = [ar.Rule(ar.L1(1.0), layer=name, placement="kernel", mean_over=("input", "time")) for name in "cwt"]
     rules.append(ar.Rule(ar.L1(1.0), layer="c", placement="output", mean_over=("height", "feature")))
     attach(model, ar.Spec(rules))
     outputs = number(keras.Sequential(model.layers[:1])(np.ones((2, 8, 8, 1))))
