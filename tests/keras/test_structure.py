@@ -137,7 +137,7 @@ def test_convolutions_have_named_axes() -> None:
         LAYERS.Conv2DTranspose(2, 3, name="t"),
     ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    rules = [ar.Rule(ar.L1(1.0), layer=name, placement="kernel", mean_over=("input", "time")) for name in "cwt"]
+    rules = [ar.Rule(ar.L1(1.0), layer=name, placement="kernel", mean_over=("input", "width")) for name in "cwt"]
     rules.append(ar.Rule(ar.L1(1.0), layer="c", placement="output", mean_over=("height", "feature")))
     attach(model, ar.Spec(rules))
     outputs = number(keras.Sequential(model.layers[:1])(np.ones((2, 8, 8, 1))))
@@ -145,3 +145,11 @@ def test_convolutions_have_named_axes() -> None:
     kernels = [np.abs(layer.get_weights()[0]).sum() for layer in layers]
     expected = [kernels[0] / 3, kernels[1] / 6, kernels[2] / 9, np.abs(outputs).sum() / 18]
     np.testing.assert_allclose([number(v) for v in losses(model).values()], expected, rtol=1e-6)
+
+
+def test_the_axis_of_a_conv1d_is_time() -> None:
+    layer = LAYERS.Conv1D(3, 2, name="c")
+    model = keras.Sequential([keras.Input((8, 1)), layer])
+    attach(model, ar.Spec([ar.Rule(ar.L1(1.0), layer="c", placement="output", mean_over=("batch", "time"))]))
+    output = number(model(np.ones((2, 8, 1))))
+    assert number(losses(model)["c/output/l1"]) == ar.value(ar.L1(1.0), output, mean_over=("batch", "time"))
