@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 KERAS_BACKENDS := tensorflow jax torch
 
-.PHONY: demo test lint unit keras bench clean
+.PHONY: demo test lint unit keras identity bench clean
 
 demo: $(SETUP)
 	$(BIN)/arspec demo --output out/demo
@@ -32,6 +32,10 @@ $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(SETUP)
+
+# Every penalty, dtype and mode against NumPy, bit by bit; IDENTITY=--quick is under a minute per backend.
+identity: $(SETUP)
+	$(BIN)/arspec identity --output out/identity.json $(IDENTITY)
 
 # What identity costs, as ratios; BENCH=--quick takes about a minute.
 bench: $(SETUP)

@@ -31,6 +31,7 @@ class Column:
     adapter : the registered name of the adapter.
     environment : variables its process needs.
     versions, cells : what the worker said.
+    seconds, cpu_seconds : what it took, the compilers it called included.
     refused : why it could not be measured, or None.
     error : how its process ended, where it broke off, with the end of its standard error.
     """
@@ -44,6 +45,7 @@ class Column:
     refused: str | None = None
     error: str | None = None
     seconds: float = 0.0
+    cpu_seconds: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -96,6 +98,7 @@ def document(chosen: Sequence[Column], *, device: str, profile: str) -> dict[str
             "backend": c.name,
             "versions": c.versions,
             "seconds": round(c.seconds, 1),
+            "cpu_seconds": c.cpu_seconds,
             "complete": c.complete,
             "not_run": c.refused,
             "error": c.error,
@@ -139,6 +142,8 @@ def _follow(process: subprocess.Popen[str], column: Column, on_event: OnEvent) -
             column.versions, column.expected = event["versions"], event["cells"]
         elif event["event"] == "cell":
             column.cells.append(event["cell"])
+        elif event["event"] == "done":
+            column.cpu_seconds = event["cpu_seconds"]
         elif event["event"] == "refused":
             column.refused = event["reason"]
         on_event(column.name, event)

@@ -60,7 +60,7 @@ def show(console: Console, columns: Sequence[Column], *, device: str, profile: s
         console.print(_cells([(c.name, cell) for c in ran for cell in c.cells], "\nEvery cell"))
     console.print(LEGEND)
     console.print(NOTES[profile].format(sample=", ".join(SAMPLE)))
-    _show_failures(console, columns)
+    _show_runs(console, columns)
     compared = sum(cell[part]["compared"] for c in ran for cell in c.cells for part in ("value", "gradient"))
     cells = sum(len(c.cells) for c in ran)
     verdict = "every claim holds" if holds(columns) else "NOT every claim holds"
@@ -120,8 +120,11 @@ def _ulps(distance: int) -> str:
     return str(distance) if distance < 10_000 else f"{distance:.0e}"
 
 
-def _show_failures(console: Console, columns: Sequence[Column]) -> None:
+def _show_runs(console: Console, columns: Sequence[Column]) -> None:
     for column in columns:
+        if column.cpu_seconds is not None:
+            versions = ", ".join(f"{package} {version}" for package, version in column.versions.items())
+            console.print(f"{column.name}: {versions}; {column.seconds:.0f} s, {column.cpu_seconds:.0f} s of CPU")
         if column.refused:
             console.print(f"\n{column.name}: not run. {column.refused}", markup=False)
         if column.error:

@@ -50,7 +50,7 @@ def _measure(chosen: argparse.Namespace, emit: Any) -> int:
     emit("start", name=adapter.name, versions=adapter.versions(), cells=identity.count(adapter, *asked))
     for cell in identity.measure(adapter, *asked):
         emit("cell", cell=cell.to_document())
-    emit("done")
+    emit("done", cpu_seconds=round(sum(os.times()[:4]), 1))
     return 0
 
 
