@@ -224,11 +224,15 @@ class Namespace:
         bits, slices = (18, 3) if isinstance(x.shape[1], int) and x.shape[1] <= 1 << 15 else (13, 5)
         left, left_rest = self._slices(x, 1, bits, slices)
         right, right_rest = self._slices(y, 0, bits, slices)
-        total = self.raw_matmul(left_rest, y) + self.raw_matmul(x - left_rest, right_rest)
+        total = self._product(left_rest, y) + self._product(x - left_rest, right_rest)
         for order in reversed(range(1, 2 * slices - 1)):
             for i in range(max(0, order - slices + 1), min(order, slices - 1) + 1):
-                total = total + self.raw_matmul(left[i], right[order - i])
-        return total + (self.raw_matmul(left[0], right[0]) - minus)
+                total = total + self._product(left[i], right[order - i])
+        return total + (self._product(left[0], right[0]) - minus)
+
+    def _product(self, x: Array, y: Array) -> Array:
+        # Guarded, or a compiler makes one operation of the product and the following sum.
+        return self.guard(self.raw_matmul(x, y))
 
     def _slices(self, x: Array, axis: int, bits: int, slices: int) -> tuple[list[Array], Array]:
         found = []

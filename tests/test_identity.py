@@ -22,7 +22,8 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def test_the_family_is_whole() -> None:
-    assert {member.penalty.name for member in FAMILY} == {*ar.registered(), "sum"}
+    ours = {name for name, cls in ar.registered().items() if cls.__module__.startswith("arspec.")}
+    assert {member.penalty.name for member in FAMILY} == {*ours, "sum"}
     assert len({member.label for member in FAMILY}) == len(FAMILY)
 
 
@@ -40,7 +41,7 @@ def test_every_penalty(adapter: str, member: Member) -> None:
     assert [cell.to_document() for cell in cells if not cell.holds] == []
     assert len(cells) == count(*asked)
     assert {cell.dtype for cell in cells} == set(DTYPES)
-    assert min(cell.gradient.compared for cell in cells) > 2000
+    assert min(cell.gradient.compared for cell in cells) > 1500
 
 
 def compare(mode: str, penalty: ar.Penalty, x: np.ndarray, cotangent: float = 1.0) -> np.ndarray:
