@@ -17,7 +17,7 @@ import arspec as ar
 import numpy_adapters
 from arspec import cli
 from arspec._axes import resolve_axes
-from arspec_conformance import Adapter, adapter_names, load_adapter
+from arspec_conformance import Adapter, Mode, adapter_names, load_adapter
 from arspec_conformance._adapter import CAPABILITIES, GROUP, OWN
 from arspec_conformance.bits import ulp_distance
 from arspec_conformance.bounds import allowed_distance
@@ -108,15 +108,16 @@ def test_a_cell_without_elements_does_not_hold() -> None:
 # The bounds.
 
 
-@pytest.mark.parametrize("member", [m for m in FAMILY if m.transcendental], ids=lambda member: member.label)
+@pytest.mark.parametrize("member", [m for m in FAMILY if m.inexact], ids=lambda member: member.label)
 def test_bounds_are_tight(member: Any) -> None:
     (random, *_) = next(groups(member, "float64")).cases
     axes = resolve_axes(3, None, "batchmean")
     of_value, of_gradient = allowed_distance(member.penalty, random.x, axes, 1.0)
     gradient = np.abs(ar.gradient(member.penalty, random.x, mean_over="batchmean"))
-    assert 0 < of_value < 2e-14 * ar.value(member.penalty, random.x, mean_over="batchmean")
-    usual = gradient > 1e-3 * gradient.max()  # elsewhere it may cancel
-    assert (of_gradient[usual] < 1e-13 * gradient[usual]).all()
+    slack = 5 if member.mask != ("batch", "time") else 1  # a matrix has more summands than a term
+    assert 0 < of_value < slack * 2e-14 * ar.value(member.penalty, random.x, mean_over="batchmean")
+    nonzero = gradient > 0
+    assert np.median(of_gradient[nonzero] / gradient[nonzero]) < slack * 1e-13  # some entries cancel
     assert (of_gradient >= 0).all()
 
 
@@ -204,13 +205,13 @@ def test_own_adapters_fulfil_the_contract(module: Any) -> None:
 
 
 def test_profiles_grow() -> None:
-    for cost in (0, 1, 2):
+    for mode in (Mode("m", cost) for cost in (0, 1, 2)):
         for dtype in DTYPES:
             for member in FAMILY:
-                levels = [depth(profile, cost, member, dtype) for profile in ("quick", "standard", "full")]
+                levels = [depth(profile, mode, member, dtype) for profile in ("quick", "standard", "full")]
                 assert levels == sorted(levels)
                 assert levels[2] > 0
-    assert all(depth("quick", 0, member, "float16") == 2 for member in FAMILY)
+    assert all(depth("quick", Mode("m"), member, "float16") == 2 for member in FAMILY)
 
 
 # The command.

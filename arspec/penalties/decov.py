@@ -1,6 +1,7 @@
 """DeCov: the covariances between features over the batch."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -69,14 +70,15 @@ class DeCov(Penalty):
 
     def _covariance(self, x: Array, xp: Namespace, axes: Axes) -> tuple[Array, Array, Array | float]:
         """Return centred examples × features, C without its diagonal, and 1/B."""
-        examples = xp.shape(x)[axes.index("batch")]
-        flat = xp.reshape(xp.permute(x, self._order(axes)), (examples, -1))
+        examples, *sizes = (xp.shape(x)[i] for i in self._order(axes))
+        features = prod(sizes)  # said, for the batch may be unknown while tracing
+        flat = xp.reshape(xp.permute(x, self._order(axes)), (-1, features))
         valid = self._valid(flat, xp, axes)
         share = xp.share(1.0, examples) if valid is None else self._inverse_count(flat, valid, xp)
         centred = flat - xp.multiply(xp.sum(flat, (0,)), share)
         centred = centred if valid is None else xp.where(valid, centred, 0.0)
         covariance = xp.multiply(xp.matmul(xp.permute(centred, (1, 0)), centred), share)
-        off_diagonal = xp.constant(~np.eye(int(flat.shape[1]), dtype=bool), flat)
+        off_diagonal = xp.constant(~np.eye(int(features), dtype=bool), flat)
         return centred, xp.where(off_diagonal, covariance, 0.0), share
 
     def _valid(self, flat: Array, xp: Namespace, axes: Axes) -> Array | None:

@@ -46,11 +46,14 @@ class Mode:
         (a fraction of a second) or COSTLY (a second or more). It decides on how many shapes
         the mode is measured, not on which values.
     dtypes : the dtypes it serves, where they are fewer than those of the device.
+    sizes_known : whether the size of the first axis is known when code is traced; penalties
+        of a whole kernel, whose sizes always are, are not measured where it is not.
     """
 
     name: str
     cost: int = 0
     dtypes: tuple[str, ...] | None = None
+    sizes_known: bool = True
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ no tolerance of its own. It is for float64, where no wider type hides these erro
 J. H. Wilkinson, Rounding errors in algebraic processes, 1963 (running error analysis).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from arspec._namespace import Namespace
 
 U = 2.0**-53
 UNDERFLOW = 2.0**-1022  # whatever is flushed to zero is smaller
+SLICED = 16  # roundings of adding up the products of slices
 ULPS = {"exp": 3, "log": 3, "log1p": 4, "tanh": 7, "power": 3}
 
 
@@ -110,6 +112,9 @@ class BoundingNamespace(Namespace):
     def zeros(self, like: Any, shape: tuple[int, ...]) -> Bounded:
         return Bounded(np.zeros(shape))
 
+    def constant(self, array: np.ndarray, like: Any) -> Any:
+        return array
+
     def where(self, condition: Any, x: Any, y: Any) -> Any:
         x, y = _lifted(x), _lifted(y)
         return Bounded(np.where(condition, x.value, y.value), np.where(condition, x.error, y.error))
@@ -160,6 +165,14 @@ class BoundingNamespace(Namespace):
             return x
         return Bounded(x.value.max(axis, keepdims=True), x.error.max(axis, keepdims=True))
 
+    def matmul(self, x: Bounded, y: Bounded, minus: Any = 0.0) -> Bounded:
+        inner, left, right, minus = x.shape[1], np.abs(x.value), np.abs(y.value), _lifted(minus)
+        carried = (left + x.error) @ y.error + x.error @ right + minus.error
+        largest = 1.0 + np.max(left, initial=0.0) + np.max(right, initial=0.0)
+        # For any order of the sum, and of the products of slices it is made of.
+        rounded = (2 * inner + SLICED) * U * (left @ right + np.abs(minus.value))
+        return Bounded(x.value @ y.value - minus.value, carried + rounded + inner * largest * UNDERFLOW)
+
     def permute(self, x: Any, order: tuple[int, ...]) -> Any:
         if not isinstance(x, Bounded):
             return np.transpose(x, order)
@@ -172,14 +185,18 @@ _XP = BoundingNamespace()
 def allowed_distance(penalty: Any, x: np.ndarray, axes: Axes, cotangent: float) -> tuple[np.ndarray, np.ndarray]:
     """Return how far apart two right engines may be: for the value, and per entry of the gradient.
 
-    Each of the two lies within the bound of the exact result, hence twice the bound.
+    Each of the two lies within the bound of the exact result, hence twice the bound. Where
+    the analysis itself overflows, next to the largest numbers, the bound is infinite.
 
     Parameters
     ----------
     x : float64 array.
     axes : resolved axes, with their mask.
     """
+    axes = replace(axes, dtype="float64")
     with np.errstate(all="ignore"):
         value = _evaluate.value(penalty, Bounded(x), xp=_XP, axes=axes)
         gradient = _evaluate.gradient(penalty, Bounded(x), Bounded(cotangent), xp=_XP, axes=axes)
-    return 2 * _lifted(value).error, 2 * _lifted(gradient).error
+    errors = (_lifted(value).error, _lifted(gradient).error)
+    of_value, of_gradient = (2 * np.where(np.isnan(error), np.inf, error) for error in errors)
+    return of_value, of_gradient

@@ -1,8 +1,8 @@
 """The identity matrix: penalty × dtype × mode, each cell compared with the definition in NumPy.
 
 A cell counts elements and says how far the worst one is off, in units in the last place.
-Where identity is claimed, one different bit fails the cell; float64 through log, exp, tanh
-or a general power is held to the derived bound of `bounds`. A cell that compared nothing
+Where identity is claimed, one different bit fails the cell; float64 through log, exp, tanh,
+a general power or a product of matrices is held to the derived bound of `bounds`. A cell that compared nothing
 fails.
 """
 
@@ -85,7 +85,7 @@ def measure(
         known = [g for g in groups(member, dtype) if g.needs is None or g.needs in adapter.capabilities()]
         expected: dict[int, _Expected] = {}
         for mode in adapter.modes():
-            level = depth(profile, mode.cost, member, dtype) if dtype in (mode.dtypes or served) else 0
+            level = depth(profile, mode, member, dtype) if dtype in (mode.dtypes or served) else 0
             if level:
                 yield _cell(adapter, member, dtype, mode, device, [g for g in known if g.level <= level], expected)
 
@@ -94,22 +94,24 @@ def count(adapter: Adapter, members: Sequence[Member], dtypes: Sequence[str], de
     """Return how many cells `measure` will yield."""
     served = [dtype for dtype in dtypes if dtype in adapter.dtypes(device)]
     cells = itertools.product(members, served, adapter.modes())
-    return sum(t in (mode.dtypes or served) and depth(profile, mode.cost, m, t) > 0 for m, t, mode in cells)
+    return sum(t in (mode.dtypes or served) and depth(profile, mode, m, t) > 0 for m, t, mode in cells)
 
 
-def depth(profile: str, cost: int, member: Member, dtype: str) -> int:
+def depth(profile: str, mode: Mode, member: Member, dtype: str) -> int:
     """Return up to which level a cell runs the groups of cases; 0 where it is not measured.
 
     Every profile measures every penalty and dtype in the modes that compile nothing. A mode
     that compiles gets fewer shapes; a costly one one shape, and beyond float32 (in "quick"
     in float32 too) only the penalties of SAMPLE.
     """
+    if member.of_kernel and not mode.sizes_known:
+        return 0
     first, sampled = dtype == "float32", member.label in SAMPLE
     if profile == "full":
-        return (3, 3, 2)[cost]
+        return (3, 3, 2)[mode.cost]
     if profile == "standard":
-        return (3, 2 if first else 1, int(first or sampled))[cost]
-    return (2, int(first or sampled), int(first and sampled))[cost]
+        return (3, 2 if first else 1, int(first or sampled))[mode.cost]
+    return (2, int(first or sampled), int(first and sampled))[mode.cost]
 
 
 class _Expected:
@@ -120,7 +122,7 @@ class _Expected:
         self.value = np.asarray(ar.value(member.penalty, case.x, **given, mask=case.mask))
         self.gradient = ar.gradient(member.penalty, case.x, **given, mask=case.mask, cotangent=case.cotangent)
         self.allowed: dict[str, np.ndarray] = {}
-        if case.x.dtype == np.float64 and member.transcendental and case.x.size:
+        if case.x.dtype == np.float64 and member.inexact and case.x.size:
             axes = resolve_axes(case.x.ndim, case.axes, case.mean_over)
             axes = with_mask(axes, case.mask, case.x, NumpyNamespace())
             bounds = allowed_distance(member.penalty, case.x, axes, case.cotangent)
@@ -137,7 +139,7 @@ def _cell(
     expected: "dict[int, _Expected]",
 ) -> Cell:
     parts = {name: Part(member.claim(name, dtype)) for name in ("value", "gradient")}
-    cell = Cell(member.label, dtype, mode.name, **parts, groups=[group.name for group in chosen])
+    cell = Cell(member.label, dtype, mode.name, *parts.values(), groups=[group.name for group in chosen])
     for case in (case for group in chosen for case in group.cases):
         if id(case) not in expected:
             expected[id(case)] = _Expected(member, case)

@@ -16,8 +16,9 @@ from arspec_conformance.matrix import Column, OnEvent, holds
 SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 LEGEND = """
 0: every bit as in NumPy (subnormals count as 0, -0 as +0, any NaN as NaN). A number: the largest
-distance in units in the last place. ≤7%: float64 through log, exp, tanh or a general power, held
-to a bound derived from its own formula, of which 7% was used. -: not measured in this profile."""
+distance in units in the last place. ≤7%: float64 through log, exp, tanh, a general power or a
+product of matrices, held to a bound derived from its own formula, of which 7% was used.
+-: not measured in this profile."""
 NOTES = {
     "quick": """Profile quick: what compiles gets one shape, and beyond float32 only {sample}; what
 compiles slowly (torch.compile, Keras' trainers) gets those in float32.""",
@@ -70,7 +71,7 @@ def show(console: Console, columns: Sequence[Column], *, device: str, profile: s
 def _matrix(columns: Sequence[Column], device: str) -> Table:
     title = f"Identity with the definition on {device}: penalty × dtype, worst over modes, of value and gradient"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("penalty", no_wrap=True)
+    table.add_column("penalty", no_wrap=True, min_width=23)
     dtypes = [dtype for dtype in DTYPES if any(cell["dtype"] == dtype for c in columns for cell in c.cells)]
     for column in columns:
         table.add_column(f"{column.name}\n{' '.join(SHORT[dtype] for dtype in dtypes)}", no_wrap=True)

@@ -116,4 +116,5 @@ def _device_of(x: Any) -> str:
         return f"{device.platform}:{device.id}"
     if BACKEND == "tensorflow":
         return ":".join(x.device.lower().rsplit(":", 2)[-2:]) if x.device else "cpu:0"
-    return f"{'gpu' if x.device.type == 'cuda' else x.device.type}:{x.device.index or 0}"
+    # Not "cpu:0": Keras would copy every weight there, and find no gradient at the original.
+    return f"gpu:{x.device.index or 0}" if x.device.type == "cuda" else x.device.type

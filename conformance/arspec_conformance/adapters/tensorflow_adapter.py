@@ -42,7 +42,8 @@ class TensorFlowAdapter:
 
     def modes(self) -> tuple[Mode, ...]:
         static = Mode("eager"), Mode("function", COMPILED), Mode("xla", COMPILED)
-        return *static, Mode("dynamic_function", COSTLY), Mode("dynamic_xla", COSTLY)
+        dynamic = (Mode(f"dynamic_{name}", COSTLY, sizes_known=False) for name in ("function", "xla"))
+        return *static, *dynamic
 
     def capabilities(self) -> frozenset[str]:
         return frozenset(CAPABILITIES)
