@@ -7,8 +7,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # A cache of compiled code for each checkout and process: two runs at a time that share one
 # can find each other's half-written files.
-CACHE = Path(__file__).parent.parent / ".pytest_cache" / f"inductor-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE))
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR",
+    f"{Path(__file__).parents[1]}/.pytest_cache/inductor-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}",
+)
 
 import torch  # noqa: F401 - before TensorFlow, which otherwise takes its OpenMP
 from hypothesis import HealthCheck, settings
