@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from arspec._axes import Axes
 from arspec._bounded import in_range
-from arspec._namespace import Array, Namespace
+from arspec._namespace import SMALLEST_NORMAL, Array, Namespace
 
 
 def large_scales(exponent: int) -> tuple[tuple[float, float], ...]:
@@ -68,4 +68,7 @@ def root(x: Array, xp: Namespace) -> Array:
 def norm_gradient(x: Array, of: Norm, weight: Array | float, xp: Namespace) -> Array:
     """Return weight · x / ‖x‖, and 0 where the norm is 0."""
     inverse = xp.reciprocal(xp.where(of.scaled == 0, 1.0, of.scaled))
-    return xp.multiply(weight, times(xp.multiply(x, inverse), of.scale, xp))
+    unit = times(xp.multiply(x, inverse), of.scale, xp)
+    # A subnormal share of the norm counts as 0 everywhere: TensorFlow makes it 0, and ∞ · 0 is NaN.
+    unit = unit if isinstance(of.scale, float) else xp.flush(unit, SMALLEST_NORMAL["float64"])
+    return xp.multiply(weight, unit)
