@@ -11,7 +11,8 @@ KERAS_BACKENDS := tensorflow jax torch
 demo: $(SETUP)
 	$(BIN)/arspec demo --output out/demo
 
-test: lint unit keras
+test: $(SETUP)
+	$(MAKE) --keep-going lint unit keras
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -23,10 +24,10 @@ unit: $(SETUP)
 
 # Keras has one backend per process.
 keras: $(SETUP)
-	for backend in $(KERAS_BACKENDS); do \
+	failed=; for backend in $(KERAS_BACKENDS); do \
 	  echo "Keras on $$backend"; \
-	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/keras || exit 1; \
-	done
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/keras || failed="$$failed $$backend"; \
+	done; test -z "$$failed" || { echo "Keras failed on$$failed"; exit 1; }
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -37,7 +38,7 @@ $(SETUP): pyproject.toml constraints.txt
 identity: $(SETUP)
 	$(BIN)/arspec identity --output out/identity.json $(IDENTITY)
 
-# What identity costs, as ratios; BENCH=--quick takes about a minute.
+# What identity costs, as ratios; BENCH=--quick takes about three minutes.
 bench: $(SETUP)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from arspec._axes import parse_mean_over, parse_numerics
@@ -15,6 +17,7 @@ from arspec._schedules import Schedule, schedule_document, schedule_from, schedu
 from arspec.penalties import _base
 
 SPEC_VERSION = "2026.1"
+DEEPEST = 200  # levels of JSON; one sum within another takes three
 _RULE_KEYS = ("penalty", "layer", "placement", "mean_over", "schedule", "numerics")
 _EXAMPLE = {"name": "l1", "coefficient": 0.0001}
 
@@ -82,10 +85,7 @@ class Spec:
         """Build a Spec from JSON text; errors as `from_document`, and for broken JSON."""
         if not isinstance(text, str):
             raise SpecError(f"text={shown(text)}; expected JSON text. From a file: arspec.load(path).")
-        try:
-            return cls.from_document(_parse(text))
-        except RecursionError:
-            raise SpecError("the JSON is nested too deeply for an arspec document.") from None
+        return cls.from_document(_parse(text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, all of it or nothing."""
@@ -221,6 +221,8 @@ def _require_keys(document: Mapping[str, Any], *, required: Iterable[str], allow
 
 
 def _parse(text: str) -> Any:
+    if _nesting(text) > DEEPEST:
+        raise SpecError(f"the JSON is nested too deeply for an arspec document; allowed: {DEEPEST} levels.")
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
     except SpecError:
@@ -231,6 +233,12 @@ def _parse(text: str) -> Any:
         ) from None
     except ValueError as error:  # Python reads integers of at most 4300 digits
         raise SpecError(f"a number that cannot be read: {error}.") from None
+
+
+def _nesting(text: str) -> int:
+    """Return how many brackets are open at the deepest place outside of strings."""
+    brackets = re.findall(r"[][{}]", re.sub(r'"(?:[^"\\]|\\.)*"?', "", text, flags=re.DOTALL))
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
 
 def _refuse_constant(name: str) -> Any:

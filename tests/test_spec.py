@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def test_keys_that_are_not_strings() -> None:
         ('{"arspec": -Infinity}', "the number -Infinity is not JSON; expected a finite number."),
         ('{"arspec": "2026.1", "rules": [], "rules": []}', "the key 'rules' stands twice in one object."),
         ("9" * 5000, "a number that cannot be read: Exceeds the limit (4300"),
-        ("[" * 100_000, "the JSON is nested too deeply for an arspec document."),
+        ("[" * 100_000, "the JSON is nested too deeply for an arspec document; allowed: 200 levels."),
         (None, "text=None; expected JSON text. From a file: arspec.load(path)."),
         (b"{}", "text=b'{}'; expected JSON text. From a file: arspec.load(path)."),
     ],
@@ -158,11 +159,27 @@ def test_broken_text(text: Any, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
-def test_sums_nested_beyond_the_stack() -> None:
-    inner = '{"name": "sum", "summands": [{"factor": 1, "penalty": ' * 300
-    text = json.dumps(with_penalty("HERE")).replace('"HERE"', inner + json.dumps(L1) + "}]}" * 300)
-    with pytest.raises(ar.SpecError, match="the JSON is nested too deeply"):
-        ar.Spec.from_json(text)
+def nested_sums(count: int) -> str:
+    opening = '{"name": "sum", "summands": [{"factor": 1, "penalty": ' * count
+    return json.dumps(with_penalty("HERE")).replace('"HERE"', opening + json.dumps(L1) + "}]}" * count)
+
+
+@pytest.mark.parametrize("frames", [1_000, 100_000])
+def test_the_depth_allowed_is_the_same_whatever_the_stack(frames: int) -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(frames)  # torch and others raise it
+    try:
+        assert len(ar.Spec.from_json(nested_sums(60)).rules) == 1
+        with pytest.raises(ar.SpecError, match="the JSON is nested too deeply"):
+            ar.Spec.from_json(nested_sums(70))
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_brackets_within_a_string_do_not_nest() -> None:
+    layer = 'a\\"' + "[{" * 300
+    document = {"arspec": "2026.1", "rules": [{**RULE, "layer": layer}]}
+    assert ar.Spec.from_json(json.dumps(document)).rules[0].layer == layer
 
 
 def test_every_truncation_of_a_document_is_refused() -> None:

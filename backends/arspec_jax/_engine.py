@@ -60,7 +60,8 @@ class JaxNamespace(Namespace):
         return _abs(x)
 
     def raw_matmul(self, x: Array, y: Array) -> Array:
-        return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
+        # `jnp.matmul` asks for float64 by name, which vmap, outside of enable_x64, would make float32.
+        return lax.dot(x, y, precision=lax.Precision.HIGHEST)
 
     def pullback(self, function: Callable[[Array], Array], x: Array, weight: Array | float) -> Array:
         terms, pull = jax.vjp(function, x)
