@@ -5,9 +5,12 @@ from typing import Any
 
 from arspec._axes import MEAN, MeanOver, parse_mean_over, parse_numerics
 from arspec._errors import SpecError, unknown
-from arspec._placements import PLACEMENTS, default_mean_over
+from arspec._placements import ACTIVATIONS, PLACEMENTS, default_mean_over
 from arspec._schedules import Schedule
 from arspec.penalties._base import Penalty, is_penalty
+
+
+WHEN = ("always", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,10 @@ class Rule:
         None for a constant coefficient. Totals then ask for the step.
     numerics : "identical" to the bit in every framework, or "bounded": the framework's own
         float32 sums and products, quicker where docs/performance.md says so.
+    when : "always" (in training and in evaluation alike, as Keras does), or "train": in
+        evaluation the rule's value is 0.
+    trainable_only : whether a rule at a parameter counts 0 for one that is frozen, as in
+        Keras 3. False: the penalty of a frozen weight is a constant, as in tf-keras.
 
     Raises
     ------
@@ -45,6 +52,8 @@ class Rule:
     mean_over: MeanOver
     schedule: Schedule | None
     numerics: str
+    when: str
+    trainable_only: bool
 
     def __init__(
         self,
@@ -55,6 +64,8 @@ class Rule:
         mean_over: Any = None,
         schedule: Schedule | None = None,
         numerics: str = "identical",
+        when: str = "always",
+        trainable_only: bool = False,
     ) -> None:
         if not is_penalty(penalty):
             raise SpecError(f"penalty={penalty!r}; expected a penalty such as L1(1e-4).")
@@ -66,7 +77,9 @@ class Rule:
         if not isinstance(schedule, Schedule | None):
             raise SpecError(f"schedule={schedule!r}; expected one such as LinearWarmup(1000), or None.")
         checked = {"penalty": penalty, "layer": layer, "placement": placement, "mean_over": parsed}
-        for name, value in {**checked, "schedule": schedule, "numerics": parse_numerics(numerics)}.items():
+        checked |= {"schedule": schedule, "numerics": parse_numerics(numerics), "when": parse_when(when)}
+        checked["trainable_only"] = parse_trainable_only(trainable_only, placement)
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -77,3 +90,19 @@ class Rule:
     def mean_over_document(self) -> list[str] | str:
         """Return `mean_over` as JSON writes it."""
         return MEAN if isinstance(self.mean_over, str) else list(self.mean_over)
+
+
+def parse_when(when: object) -> str:
+    """Return `when` if it is "always" or "train", or raise SpecError."""
+    if when not in WHEN:
+        raise unknown("when", when, WHEN)
+    return str(when)
+
+
+def parse_trainable_only(trainable_only: object, placement: str) -> bool:
+    """Return `trainable_only` if it is a bool that means something at `placement`, or raise SpecError."""
+    if not isinstance(trainable_only, bool):
+        raise SpecError(f"trainable_only={trainable_only!r}; expected True or False.")
+    if trainable_only and placement in ACTIVATIONS:
+        raise SpecError(f"trainable_only=True says nothing about {placement!r}; only a parameter can be frozen.")
+    return trainable_only

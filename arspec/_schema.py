@@ -5,7 +5,8 @@ from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from arspec._axes import AXIS_NAMES, MEAN, NUMERICS, SHORTHANDS
-from arspec._placements import PLACEMENTS
+from arspec._placements import PARAMETERS, PLACEMENTS
+from arspec._rule import WHEN
 from arspec._schedules import Schedule, schedules
 from arspec._spec import SPEC_VERSION
 from arspec.penalties import Penalty, Sum, registered
@@ -34,7 +35,7 @@ def json_schema() -> dict[str, Any]:
 
 def _rule_schema() -> dict[str, Any]:
     names = {"type": "array", "items": {"enum": list(AXIS_NAMES)}, "uniqueItems": True}
-    return _object(
+    rule = _object(
         {
             "penalty": {"$ref": "#/$defs/penalty"},
             "layer": {"type": "string", "pattern": r"[^./ ]", "description": "path or glob of a layer"},
@@ -42,9 +43,14 @@ def _rule_schema() -> dict[str, Any]:
             "mean_over": {"oneOf": [names, {"enum": [*SHORTHANDS, MEAN]}, {"type": "null"}]},
             "numerics": {"enum": list(NUMERICS)},
             "schedule": {"oneOf": [{"type": "null"}, *(_schedule_schema(cls) for cls in schedules().values())]},
+            "when": {"enum": list(WHEN)},
+            "trainable_only": {"type": "boolean"},
         },
-        optional=("mean_over", "schedule", "numerics"),
+        optional=("mean_over", "schedule", "numerics", "when", "trainable_only"),
     )
+    at_parameter = {"properties": {"placement": {"enum": list(PARAMETERS)}}}
+    only = {"properties": {"trainable_only": {"const": True}}, "required": ["trainable_only"]}
+    return {**rule, "if": only, "then": at_parameter}
 
 
 def _schedule_schema(cls: type[Schedule]) -> dict[str, Any]:

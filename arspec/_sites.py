@@ -29,6 +29,8 @@ class Layer:
     in_globs : whether a pattern meets its activations; a layer without parameters (an
         activation function, a dropout) is met only by its full path, so that a network
         written as Linear, ReLU counts as often as one Dense(activation="relu").
+    hints : for a placement it does not have, where it is; a part of the error for a rule
+        that matches nothing else.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Layer:
     placements: Mapping[str, str]
     refused: Mapping[str, str] = field(default_factory=dict)
     in_globs: bool = True
+    hints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,23 @@ class Sites(Sequence[Site]):
         return Sites(replace(site, shape=shapes.get(site.key), value=values.get(site.key)) for site in self)
 
 
-def match_sites(spec: Spec, layers: Sequence[Layer]) -> Sites:
+def match_sites(spec: Spec, layers: Sequence[Layer], *, serves: Iterable[str] = ()) -> Sites:
     """Find the sites of every rule.
+
+    `serves` names the options of a rule, "when" and "trainable_only", that the adapter
+    heeds; a rule that uses another one is refused.
 
     Raises
     ------
     SpecError: a rule matches no layer, or no matched layer has the placement.
-    UnsupportedError: a matched layer has the placement, but the adapter cannot serve it.
+    UnsupportedError: a matched layer has the placement, but the adapter cannot serve it; or
+        it does not heed an option that a rule uses.
     """
     if not isinstance(spec, Spec):
         raise SpecError(f"spec={spec!r}; expected a Spec, such as Spec([Rule(...)]) or load('spec.json').")
+    heeded = tuple(serves)
+    for rule in spec.rules:
+        _refuse_options(rule, heeded)
     found = [(rule, layer) for rule in spec.rules for layer in _matched_layers(rule, layers)]
     taken: Counter[str] = Counter()
     sites = []
@@ -124,6 +134,16 @@ def each_parameter_once(sites: Iterable[Site], parameter_of: Callable[[Site], ob
         parameter = parameter_of(site)
         kept.setdefault((id(site.rule), site.key if parameter is None else id(parameter)), site)
     return Sites(kept.values())
+
+
+def _refuse_options(rule: Rule, serves: tuple[str, ...]) -> None:
+    used = {"when": rule.when != "always", "trainable_only": rule.trainable_only}
+    for name in used:
+        if used[name] and name not in serves:
+            option = f"{name}={getattr(rule, name)!r}"
+            raise UnsupportedError(
+                f"the rule {rule.key} says {option}, which this adapter does not heed; leave it out."
+            )
 
 
 def _matched_layers(rule: Rule, layers: Sequence[Layer]) -> list[Layer]:
@@ -157,7 +177,10 @@ def _unserved(rule: Rule, named: list[Layer], met: list[Layer]) -> SpecError:
         who = f"layer {named[0].path!r} ({named[0].kind}) has no"
     offers = sorted({placement for layer in met for placement in layer.placements})
     there = _some(offers) if offers else "none that can be named"
-    return SpecError(f"the rule {rule.key} matches nothing: {who} placement {rule.placement!r}; there is {there}.")
+    hint = next((f" {layer.hints[rule.placement]}" for layer in named if rule.placement in layer.hints), "")
+    return SpecError(
+        f"the rule {rule.key} matches nothing: {who} placement {rule.placement!r}; there is {there}.{hint}"
+    )
 
 
 def _parts(path: str) -> list[str]:

@@ -12,13 +12,13 @@ from typing import Any
 from arspec._axes import parse_mean_over, parse_numerics
 from arspec._errors import SpecError, did_you_mean, require_number, shown, unknown
 from arspec._placements import PLACEMENTS
-from arspec._rule import Rule
+from arspec._rule import Rule, parse_trainable_only, parse_when
 from arspec._schedules import Schedule, schedule_document, schedule_from, schedule_parameters
 from arspec.penalties import _base
 
 SPEC_VERSION = "2026.1"
 DEEPEST = 200  # levels of JSON; one sum within another takes three
-_RULE_KEYS = ("penalty", "layer", "placement", "mean_over", "schedule", "numerics")
+_RULE_KEYS = ("penalty", "layer", "placement", "mean_over", "schedule", "numerics", "when", "trainable_only")
 _EXAMPLE = {"name": "l1", "coefficient": 0.0001}
 
 
@@ -139,6 +139,10 @@ def _rule_document(rule: Rule) -> dict[str, Any]:
         document["schedule"] = schedule_document(rule.schedule)
     if rule.numerics != "identical":
         document["numerics"] = rule.numerics
+    if rule.when != "always":
+        document["when"] = rule.when
+    if rule.trainable_only:
+        document["trainable_only"] = True
     return document
 
 
@@ -156,9 +160,13 @@ def _read_rule(document: Any, path: str) -> Rule:
     schedule = _read_schedule(document.get("schedule"), f"{path}.schedule")
     with at(f"{path}.numerics"):
         numerics = parse_numerics(document.get("numerics", "identical"))
+    with at(f"{path}.when"):
+        counts = {"when": parse_when(document.get("when", "always"))}
+    with at(f"{path}.trainable_only"):
+        only = parse_trainable_only(document.get("trainable_only", False), document["placement"])
     with at(f"{path}.layer"):  # the one thing left to refuse
-        where = {"layer": document["layer"], "placement": document["placement"]}
-        return Rule(penalty, **where, mean_over=mean_over, schedule=schedule, numerics=numerics)
+        where = {"layer": document["layer"], "placement": document["placement"], "mean_over": mean_over}
+        return Rule(penalty, **where, **counts, schedule=schedule, numerics=numerics, trainable_only=only)
 
 
 def _read_schedule(document: Any, path: str) -> Schedule | None:

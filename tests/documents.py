@@ -52,6 +52,10 @@ GOOD: dict[str, Any] = {
     "smallest number": with_penalty({"name": "l2", "coefficient": 5e-324}),
     "largest number": with_penalty({"name": "l2", "coefficient": 1.7976931348623157e308}),
     "elastic net": with_penalty({"name": "l1_l2", "l1": 0.1, "l2": 0}),
+    "in training": with_rule(when="train"),
+    "always": with_rule(when="always"),
+    "trainable only": with_rule(placement="kernel", mean_over=[], trainable_only=True),
+    "frozen too": with_rule(trainable_only=False),
     "penalties added": with_penalty(summed((1, L1), (0.5, {"name": "l2", "coefficient": 1e-3}))),
     "sums nested": with_penalty(summed((2, summed((0.5, L1))), (1, L1))),
 }
@@ -81,7 +85,8 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "rule misspelt key": (
         document({**without(RULE, "layer"), "layr": "a"}),
         "rules[0]",
-        "unknown key 'layr'; allowed: penalty, layer, placement, mean_over, schedule, numerics. Did you mean 'layer'?",
+        "unknown key 'layr'; allowed: penalty, layer, placement, mean_over, schedule, numerics, when, "
+        "trainable_only. Did you mean 'layer'?",
     ),
     "no layer": (document(without(RULE, "layer")), "rules[0]", "no key 'layer'; expected penalty, layer, placement,"),
     "no penalty": (document(without(RULE, "penalty")), "rules[0]", "no key 'penalty';"),
@@ -109,6 +114,14 @@ BAD: dict[str, tuple[Any, str, str]] = {
     ),
     "axis list": (with_rule(mean_over=[["batch"]]), "rules[0].mean_over", "unknown axis ['batch'];"),
     "axis twice": (with_rule(mean_over=["batch", "batch"]), "rules[0].mean_over", "names an axis twice."),
+    "when": (with_rule(when="training"), "rules[0].when", "unknown when 'training'; allowed: always, train."),
+    "when null": (with_rule(when=None), "rules[0].when", "unknown when None;"),
+    "trainable_only number": (with_rule(trainable_only=1), "rules[0].trainable_only", "trainable_only=1; expected"),
+    "trainable_only of an activation": (
+        with_rule(trainable_only=True),
+        "rules[0].trainable_only",
+        "trainable_only=True says nothing about 'output'; only a parameter can be frozen.",
+    ),
     "penalty null": (with_penalty(None), "rules[0].penalty", "got None; expected an object."),
     "penalty string": (with_penalty("l1"), "rules[0].penalty", "got 'l1'; expected an object."),
     "penalty empty": (

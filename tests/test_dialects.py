@@ -151,6 +151,8 @@ NOT_DECAY = {
     "mean": ([ar.Rule(ar.L2(0.1), mean_over="mean", **KERNEL)], "SGD has mean_over=[], this rule mean_over='mean'."),
     "activity": ([ar.Rule(ar.L2(0.1), layer="**", placement="output")], "not at output."),
     "schedule": ([ar.Rule(ar.L2(0.1), schedule=ar.LinearWarmup(9), **KERNEL)], "follows LinearWarmup(steps=9)"),
+    "when": ([ar.Rule(ar.L2(0.1), when="train", **KERNEL)], "it says when='train'"),
+    "trainable_only": ([ar.Rule(ar.L2(0.1), trainable_only=True, **KERNEL)], "it says trainable_only=True"),
     "twice": ([L2_KERNEL, ar.Rule(ar.L2(0.1), layer="head", placement="kernel")], "can be in one group only"),
 }
 

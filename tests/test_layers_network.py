@@ -266,6 +266,18 @@ def test_a_json_document_says_the_same() -> None:
     assert network.penalties(read, x).values == network.penalties(ar.Spec(rules), x).values
 
 
+def test_c17_a_rule_for_training_is_0_in_evaluation() -> None:
+    network = Network({"hidden": layers.Dense(random(FEATURES, UNITS), random(UNITS), "tanh")})
+    x = random(BATCH, FEATURES)
+    rules = [rule(ar.L2(0.5), "hidden", "output", when="train"), rule(ar.L1(0.5), "hidden", "kernel")]
+    trained, evaluated = (network.penalties(ar.Spec(rules), x, training=training) for training in (True, False))
+    alone = network.penalties(ar.Spec(rules[1:]), x)
+    assert evaluated.values == {"hidden/output/l2": 0.0, **alone.values}
+    assert evaluated.total == alone.total
+    assert trained.values["hidden/output/l2"] > 0
+    assert np.array_equal(evaluated.gradients["hidden/kernel"], alone.gradients["hidden/kernel"])
+
+
 def test_schedules_scale_the_total_and_its_gradients() -> None:
     network, x, _, _ = NETWORKS["dense"]
     plain = rule(ar.L2(0.5), "hidden", "output")

@@ -47,6 +47,18 @@ def test_two_ways_to_write_a_reduction_are_one_rule() -> None:
     assert rule() != rule(mean_over="sum")
 
 
+def test_when_and_trainable_only() -> None:
+    assert (rule().when, rule().trainable_only) == ("always", False)
+    assert rule(when="train") != rule()
+    assert rule(placement="kernel", trainable_only=True).trainable_only
+    with pytest.raises(ar.SpecError, match=r"unknown when 'training'; allowed: always, train\. Did you mean 'train'"):
+        rule(when="training")
+    with pytest.raises(ar.SpecError, match="trainable_only=1; expected True or False"):
+        rule(placement="kernel", trainable_only=1)
+    with pytest.raises(ar.SpecError, match="says nothing about 'output'; only a parameter can be frozen"):
+        rule(trainable_only=True)
+
+
 def test_key() -> None:
     assert rule().key == "output/l1"
     assert ar.Rule(ar.L1(1.0) + ar.L2(1.0), layer="a", placement="kernel").key == "kernel/sum"
@@ -61,7 +73,7 @@ def test_a_rule_is_a_value() -> None:
         original.layer = "out"
     assert repr(rule()) == (
         "Rule(penalty=L1(coefficient=0.0001), layer='hidden', placement='output', mean_over=('batch',), "
-        "schedule=None, numerics='identical')"
+        "schedule=None, numerics='identical', when='always', trainable_only=False)"
     )
 
 

@@ -198,3 +198,17 @@ def test_a_site_that_never_fired() -> None:
         "'a/output/l1', 'b/output/l1' never fired: the layer did not run in the last forward pass, so the penalty "
         "would be silently missing. Run the whole model before asking for losses, or drop the rule."
     )
+
+
+@pytest.mark.parametrize(("name", "given"), [("when", "train"), ("trainable_only", True)])
+def test_an_option_the_adapter_does_not_heed_is_refused(name: str, given: object) -> None:
+    spec = ar.Spec([ar.Rule(ar.L2(1.0), layer="a", placement="kernel", **{name: given})])
+    with pytest.raises(ar.UnsupportedError, match=f"the rule kernel/l2 says {name}={given!r}, which this adapter"):
+        match_sites(spec, [layer("a")])
+    assert len(match_sites(spec, [layer("a")], serves=(name,))) == 1
+
+
+def test_a_hint_says_where_the_placement_is() -> None:
+    layers = [layer("lstm", "output", hints={"kernel": "Name one of 'lstm/0', 'lstm/1'."})]
+    assert error(rule("lstm"), layers=layers).endswith("there is 'output'. Name one of 'lstm/0', 'lstm/1'.")
+    assert met("**", "kernel", [*layers, layer("lstm/0")]) == ["lstm/0"]

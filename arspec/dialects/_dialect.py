@@ -142,9 +142,13 @@ def _scaled(penalty: Penalty, factor: float) -> Penalty:
 
 
 def refuse_schedule(rule: Rule) -> None:
-    """Raise for a rule with a schedule: none of the foreign forms holds one."""
+    """Raise for a rule with a schedule, `when` or `trainable_only`: none of the foreign forms holds one."""
     if rule.schedule is not None:
         raise UnsupportedError(f"its coefficient follows {rule.schedule!r}; this form holds constants only.")
+    if rule.when != "always":
+        raise UnsupportedError(f"it says when={rule.when!r}; this form cannot.")
+    if rule.trainable_only:
+        raise UnsupportedError("it says trainable_only=True; this form cannot.")
 
 
 def may_overlap(one: Rule, other: Rule) -> bool:

@@ -91,7 +91,7 @@ class Network:
         ----------
         spec : its rules meet the layers as in every adapter.
         x, mask, training : as for `forward`. An activation with a mask counts valid
-            positions only.
+            positions only. Without training a rule with when="train" is 0.
         step : the step of training, from 0, where a rule has a schedule.
 
         Raises
@@ -102,9 +102,13 @@ class Network:
         sites = self.sites(spec, records)
         scheduled_step(step, [site.key for site in sites if site.rule.schedule is not None and step is None])
         values: dict[str, float] = {}
+        counted = [site.rule.when == "always" or training for site in sites]
         upstream: dict[str, dict[str, Array]] = {name: {} for name in self.layers}
         total = 0.0
-        for site in sites:
+        for site, counts in zip(sites, counted, strict=True):
+            if not counts:
+                values[site.key] = 0.0
+                continue
             factor = 1.0 if site.rule.schedule is None else float(np.float32(site.rule.schedule(step or 0)))
             values[site.key], slope = self._evaluate(site, records, factor)
             total += factor * values[site.key]
@@ -133,11 +137,15 @@ class Network:
         return {**self._gathered(found), **({} if at_output is None else {"input": at_output})}
 
     def sites(self, spec: Spec, records: Mapping[str, Record]) -> Sites:
-        """Return which rule meets which tensor; errors as `arspec.match_sites` in every adapter."""
+        """Return which rule meets which tensor; errors as `match_sites` in every adapter.
+
+        Every parameter here is trainable.
+        """
         layers = [_described(path, layer, records[name], prefix) for path, layer, name, prefix in self._walk()]
         parameters = self._parameters()
         return each_parameter_once(
-            match_sites(spec, layers), lambda site: parameters.get(f"{site.layer}/{site.rule.placement}")
+            match_sites(spec, layers, serves=("when", "trainable_only")),
+            lambda site: parameters.get(f"{site.layer}/{site.rule.placement}"),
         )
 
     def _walk(self) -> Iterator[tuple[str, ReferenceLayer, str, str]]:
