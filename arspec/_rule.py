@@ -9,7 +9,6 @@ from arspec._placements import ACTIVATIONS, PLACEMENTS, default_mean_over
 from arspec._schedules import Schedule
 from arspec.penalties._base import Penalty, is_penalty
 
-
 WHEN = ("always", "train")
 
 
