@@ -27,6 +27,9 @@ class Bounded(Namespace):
     def block_size(self, x: Array) -> int | None:
         return None
 
+    def unordered_block(self, x: Array) -> int | None:
+        return None
+
     def halve(self, x: Array, axis: int) -> Array:
         return self.raw_sum(x, axis)
 

@@ -52,6 +52,14 @@ class Namespace:
         """Elements to work on at a time where that is faster, else None (R12)."""
         return None
 
+    def unordered_block(self, x: Array) -> int | None:
+        """Elements that `unordered_sum` is to take at a time, None where only the fixed order serves."""
+        return None
+
+    def unordered_sum(self, x: Array) -> float:
+        """Sum in float64, in any order that adds every number once."""
+        raise NotImplementedError
+
     def shape(self, x: Array) -> tuple[Any, ...]:
         """Return the sizes of `x`; an engine may give a scalar array for one known only at run time."""
         return tuple(x.shape)
@@ -82,11 +90,15 @@ class Namespace:
 
     # Dtypes.
 
-    def lift(self, x: Array) -> Array:
-        """Convert to float64; a subnormal float32, bfloat16 or float64 counts as 0 (R1, R7)."""
+    def narrow(self, x: Array) -> Array:
+        """Convert half precision to float32; a subnormal float32, bfloat16 or float64 counts as 0 (R1, R7)."""
         name = self.dtype_name(x)
         x = self.cast(x, "float32") if name in ("float16", "bfloat16") else x
-        return self.cast(self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x, self.wide)
+        return self.flush(x, SMALLEST_NORMAL[name]) if name in SMALLEST_NORMAL else x
+
+    def lift(self, x: Array) -> Array:
+        """Convert to float64; a subnormal number counts as 0 (R1, R7)."""
+        return self.cast(self.narrow(x), self.wide)
 
     def lower(self, x: Array, dtype: str) -> Array:
         """Round float64 to `dtype`; half precision goes through float32 everywhere (R1)."""
@@ -175,7 +187,7 @@ class Namespace:
         for odd in (15, 13, 11, 9, 7, 5, 3):
             series = self.multiply(series, z_squared) + 1 / odd
         cubic = self.multiply(self.multiply(z_squared, z), series)
-        return self.where(near, self.multiply(small, z) - (cubic + cubic), x - self.log1p(self.where(near, 0.0, x)))
+        return self.where(near, self.multiply(small, z) - self.double(cubic), x - self.log1p(self.where(near, 0.0, x)))
 
     # Reductions other than the sum do not round.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from arspec_torch._engine import XP
+from arspec_torch._namespace import XP
 
 
 def numbers() -> np.ndarray:

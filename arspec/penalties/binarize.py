@@ -30,6 +30,7 @@ class Binarize(Penalty):
     """
 
     name: ClassVar[str] = "binarize"
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -40,4 +41,4 @@ class Binarize(Penalty):
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         well = xp.multiply(x, 1.0 - x)
-        return xp.multiply(weight, xp.multiply(well + well, 1.0 - (x + x)))
+        return xp.multiply(weight, xp.multiply(xp.double(well), 1.0 - xp.double(x)))

@@ -35,6 +35,7 @@ class BinaryEntropy(Penalty):
     """
 
     name: ClassVar[str] = "binary_entropy"
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -49,5 +50,5 @@ class BinaryEntropy(Penalty):
         middle = (x > 0.25) & (x < 0.75)
         inner = xp.where(middle, x, 0.5)
         # Near ½ the quotient is near 1, where log1p of its exact excess keeps every digit.
-        near_half = xp.log1p(xp.divide(1.0 - (inner + inner), inner))
+        near_half = xp.log1p(xp.divide(1.0 - xp.double(inner), inner))
         return xp.multiply(weight, xp.where(middle, near_half, xp.log1p(-x) - xp.log(x)))

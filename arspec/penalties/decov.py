@@ -56,7 +56,7 @@ class DeCov(Penalty):
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         centred, covariance, share = self._covariance(x, xp, axes)
         slope = xp.multiply(xp.matmul(centred, covariance), share)
-        batch_first = xp.reshape(slope + slope, tuple(xp.shape(x)[i] for i in self._order(axes)))
+        batch_first = xp.reshape(xp.double(slope), tuple(xp.shape(x)[i] for i in self._order(axes)))
         back = sorted(range(len(axes.names)), key=self._order(axes).__getitem__)
         return xp.multiply(weight, xp.permute(batch_first, tuple(back)))
 

@@ -37,6 +37,7 @@ class Huber(Penalty):
     """
 
     name: ClassVar[str] = "huber"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     delta: Positive
 

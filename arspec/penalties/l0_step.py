@@ -42,6 +42,7 @@ class L0Step(Penalty):
     """
 
     name: ClassVar[str] = "l0_step"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     threshold: float
     bandwidth: Positive

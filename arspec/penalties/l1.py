@@ -38,6 +38,8 @@ class L1(Penalty):
     """
 
     name: ClassVar[str] = "l1"
+    non_negative: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ class L1L2(Penalty):
     """
 
     name: ClassVar[str] = "l1_l2"
+    non_negative: ClassVar[bool] = True
     l1: float
     l2: float
 

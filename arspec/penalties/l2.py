@@ -37,6 +37,7 @@ class L2(Penalty):
     """
 
     name: ClassVar[str] = "l2"
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ class Lp(Penalty):
     """
 
     name: ClassVar[str] = "lp"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     p: Positive
 

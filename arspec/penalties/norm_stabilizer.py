@@ -52,7 +52,7 @@ class NormStabilizer(Penalty):
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         of_state = self._norm(x, xp, axes)
         step = difference(of_state.length, axes.index("time"))
-        slope = transposed_difference(xp.multiply(weight, step + step), of_state.length, axes.index("time"), xp)
+        slope = transposed_difference(xp.multiply(weight, xp.double(step)), of_state.length, axes.index("time"), xp)
         return norm_gradient(x, of_state, slope, xp)
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ class PseudoHuber(Penalty):
     """
 
     name: ClassVar[str] = "pseudo_huber"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     delta: Positive
 

@@ -38,6 +38,7 @@ class SmoothL1(Penalty):
     """
 
     name: ClassVar[str] = "smooth_l1"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     epsilon: Positive
 

@@ -39,6 +39,7 @@ class StudentT(Penalty):
     """
 
     name: ClassVar[str] = "student_t"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     scale: Positive = 1.0
 
@@ -50,10 +51,10 @@ class StudentT(Penalty):
         u = xp.divide(size, xp.where(size == size, self.scale, size))
         far = u > 2.0 ** (2 * xp.exponent)  # where u² may overflow, log(1+u²) is 2 log u
         logarithm = xp.log(xp.where(far, size, 1.0)) - log(self.scale)
-        return xp.where(far, logarithm + logarithm, xp.log1p(xp.square(xp.where(far, 0.0, u))))
+        return xp.where(far, xp.double(logarithm), xp.log1p(xp.square(xp.where(far, 0.0, u))))
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         # With the larger of |x| and s taken out, x/(s²+x²) = (1 or x/s) / (large · root²).
         h = hypot(x, self.scale, xp)
         slope = xp.divide(xp.where(h.far, xp.sign(x), h.ratio), xp.multiply(h.large, 1.0 + xp.square(h.ratio)))
-        return xp.multiply(weight, slope + slope)
+        return xp.multiply(weight, xp.double(slope))

@@ -36,6 +36,7 @@ class Tanh(Penalty):
     """
 
     name: ClassVar[str] = "tanh"
+    non_negative: ClassVar[bool] = True
     coefficient: float
     scale: Positive = 1.0
 
@@ -47,6 +48,6 @@ class Tanh(Penalty):
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         size = xp.multiply(self.scale, xp.abs(x))
-        e = xp.exp(-(size + size))
+        e = xp.exp(-xp.double(size))
         slope = xp.divide(xp.multiply(4.0, e), xp.square(1.0 + e))
         return xp.multiply(weight, xp.multiply(self.scale, xp.multiply(xp.sign(x), slope)))

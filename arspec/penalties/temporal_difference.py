@@ -52,7 +52,7 @@ class TemporalDifference(Penalty):
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         step = difference(x, axes.index("time"))
-        return transposed_difference(xp.multiply(weight, step + step), x, axes.index("time"), xp)
+        return transposed_difference(xp.multiply(weight, xp.double(step)), x, axes.index("time"), xp)
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return shorter(shape, axes.index("time"))

@@ -15,8 +15,9 @@ from arspec import Site, Sites, Spec, SpecError
 from arspec._schedules import scheduled_step
 from arspec._sites import each_parameter_once, match_sites, unfired
 from arspec_torch._activations import ActivationFinder
-from arspec_torch._engine import XP, value
+from arspec_torch._engine import value
 from arspec_torch._layers import Source, describe, is_activation, parameter_of
+from arspec_torch._namespace import XP
 
 _ATTRIBUTE = "_arspec_regularization"
 _WATCHED = "_arspec_sites"

@@ -1,0 +1,161 @@
+"""The core's operations on torch tensors."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arspec._bounded import Bounded
+from arspec._namespace import Namespace
+from arspec_torch import _plain
+
+
+class TorchNamespace(Namespace):
+    """Hardened operations on torch tensors, eager, compiled, and under torch.func."""
+
+    lib = torch
+    mutable_arrays = True
+
+    def dtype_name(self, x: Tensor) -> str:
+        return str(x.dtype).removeprefix("torch.")
+
+    def cast(self, x: Tensor | float, dtype: str) -> Tensor:
+        return torch.as_tensor(x).to(getattr(torch, dtype))
+
+    def guard(self, product: Tensor | float) -> Tensor | float:
+        # Eager kernels do one operation each, and inductor's C++ is compiled without contraction;
+        # its Triton kernels may fuse. On the CPU the three uses below would only make inductor
+        # inline a chain of guards three times per link, which takes minutes to compile.
+        if not isinstance(product, Tensor) or not torch.compiler.is_compiling() or product.device.type == "cpu":
+            return product
+        return torch.where(product == product, product, torch.nan)
+
+    def bounded(self, dtype: str) -> Namespace:
+        return BoundedTorchNamespace(dtype)
+
+    def block_size(self, x: Tensor) -> int | None:
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or _plain.array_of(x) is None:
+            return None
+        return BLOCK if torch.get_num_threads() == 1 else THREADED_BLOCK
+
+    def unordered_block(self, x: Tensor) -> int | None:
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or _plain.array_of(x) is None:
+            return None
+        return BLOCK
+
+    def unordered_sum(self, x: Tensor) -> float:
+        return torch.sum(x, dtype=torch.float64).item()
+
+    def zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return like.new_zeros(shape)
+
+    def empty(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return like.new_empty(shape)
+
+    def sign(self, x: Tensor) -> Tensor:
+        # A comparison with NaN takes torch ten times as long as a product and a clamp, which keeps NaN.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype not in HUGE:
+            return super().sign(x)
+        return torch.clamp(x * HUGE[x.dtype], -1.0, 1.0)
+
+    def halve(self, x: Tensor, axis: int) -> Tensor:
+        array = _plain.array_of(x) if x.numel() <= _plain.SMALL and x.dtype is torch.float64 else None
+        return super().halve(x, axis) if array is None else torch.from_numpy(_plain.NUMPY.halve(array, axis))
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        # Eager CPU kernels are up to 1 ulp off; one Newton step from the exact residual mends that.
+        root = torch.sqrt(x)
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.guard(root)
+        # Away from the ends of the range, where products of the residual overflow or lose bits.
+        unit = self.where(x > 2.0**900, 2.0**-200, self.where(x < 2.0**-700, 2.0**200, 1.0))
+        scaled = unit * root
+        mended = root + exact_residual(x * unit * unit, scaled) / (unit * (scaled + scaled))
+        # Just below a power of four the step ends halfway; √x < 2ᵏ never rounds up to 2ᵏ there.
+        too_large = (mended + 2.0**-53 * mended == mended) & (x < mended * mended)
+        mended = torch.where(too_large, (1.0 - 2.0**-53) * mended, mended)
+        return torch.where((root == 0) | (root == torch.inf), root, mended)
+
+    def raw_max(self, x: Tensor, axis: tuple[int, ...]) -> Tensor:
+        return torch.amax(x, dim=axis, keepdim=True) if axis else x
+
+    def raw_power(self, x: Tensor, exponent: float) -> Tensor:
+        return torch.pow(x, exponent)
+
+    def broadcast_to(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return x.expand(shape)  # torch.broadcast_to is not known to is_grads_batched
+
+    def permute(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
+        return torch.permute(x, order)
+
+    def constant(self, array: np.ndarray, like: Tensor) -> Tensor:
+        return torch.as_tensor(array, device=like.device)
+
+    def pullback(self, function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor | float) -> Tensor:
+        terms, pull = torch.func.vjp(function, x)
+        return pull(torch.broadcast_to(torch.as_tensor(weight, dtype=terms.dtype, device=x.device), terms.shape))[0]
+
+    def where(self, condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor:
+        # Of two plain numbers torch would make its default dtype, not float64.
+        if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+            x = torch.as_tensor(x, dtype=getattr(torch, self.wide), device=condition.device)
+        return torch.where(condition, x, y)
+
+    def concat(self, parts: list[Tensor], axis: int) -> Tensor:
+        return torch.cat(parts, dim=axis)
+
+    def flush(self, x: Tensor, smallest: float) -> Tensor:
+        # One kernel instead of three; hardshrink keeps |x| > bound and NaN, but has derivative 0 at 0.
+        if torch.is_grad_enabled():
+            return super().flush(x, smallest)
+        largest_subnormal = math.nextafter(smallest, 0.0) if x.dtype is torch.float64 else smallest - 2.0**-149
+        return torch.nn.functional.hardshrink(x, largest_subnormal)
+
+    def stop_gradient(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+
+def exact_residual(x: Tensor, root: Tensor) -> Tensor:
+    """Return x - root² without rounding, the square split into exact products (T. J. Dekker, 1971)."""
+    carried = 134217729.0 * root  # 2²⁷ + 1
+    high = carried - (carried - root)
+    low = root - high
+    return ((x - high * high) - 2 * high * low) - low * low
+
+
+# Times this, the smallest normal number is above 1.
+HUGE = {torch.float32: 2.0**127, torch.float64: 2.0**1023}
+
+# Larger than NumPy's: the operations of torch cost more to start.
+BLOCK = 1 << 16
+
+# Threads share the work of a block: fewer and larger ones, or waiting for each other costs more than it saves.
+THREADED_BLOCK = 1 << 20
+
+
+class BoundedTorchNamespace(Bounded, TorchNamespace):
+    """torch's own sums and products in float32."""
+
+    def raw_sum(self, x: Tensor, axis: int) -> Tensor:
+        return torch.sum(x, dim=axis, keepdim=True)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x)
+
+
+XP = TorchNamespace()
+
+
+class WholeNamespace(TorchNamespace):
+    """Without blocks, which write into a buffer: vmap over the cotangent alone forbids that."""
+
+    def block_size(self, x: Tensor) -> int | None:
+        return None
+
+    def unordered_block(self, x: Tensor) -> int | None:
+        return None
+
+
+WHOLE = WholeNamespace()
