@@ -183,6 +183,11 @@ def _unserved(rule: Rule, named: list[Layer], met: list[Layer]) -> SpecError:
     )
 
 
+def names_layer(pattern: str, path: str) -> bool:
+    """Return whether a path or a glob, as in a rule, names the layer at `path`."""
+    return _parts(pattern) == _parts(path) or _pattern(pattern).fullmatch("/".join(_parts(path))) is not None
+
+
 def _parts(path: str) -> list[str]:
     return [part for part in re.split(r"[./]", path) if part]
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import arspec as ar
-from arspec._sites import match_sites, unfired
+from arspec._sites import match_sites, names_layer, unfired
 
 PATHS = ("embed", "encoder", "encoder/0", "encoder/0/linear", "encoder/10/linear", "encoder/out", "head", "a[0].b")
 PLACEMENTS = {"kernel": "weight", "bias": "b", "output": "y"}
@@ -212,3 +212,9 @@ def test_a_hint_says_where_the_placement_is() -> None:
     layers = [layer("lstm", "output", hints={"kernel": "Name one of 'lstm/0', 'lstm/1'."})]
     assert error(rule("lstm"), layers=layers).endswith("there is 'output'. Name one of 'lstm/0', 'lstm/1'.")
     assert met("**", "kernel", [*layers, layer("lstm/0")]) == ["lstm/0"]
+
+
+def test_a_pattern_names_layers_wherever_patterns_stand() -> None:
+    assert names_layer("encoder/*", "encoder/0")
+    assert names_layer("encoder.0", "encoder/0")
+    assert not names_layer("encoder/*", "encoder")
