@@ -129,8 +129,39 @@ def test_shared_inplace_activation_counts_the_named_layer_only(x: torch.Tensor) 
     penalties.total().backward()
 
 
-def test_c2_inplace_relu_after_a_captured_pre_activation_is_an_error(x: torch.Tensor) -> None:
+@pytest.mark.parametrize("placement", ["pre_activation", "output"])
+def test_c2_inplace_relu_after_a_captured_pre_activation(x: torch.Tensor, placement: str) -> None:
+    """An in-place module overwrites what was captured: value and gradient are those of the copy."""
+    model, twin = SharedActivation(), SharedActivation()
+    twin.load_state_dict(model.state_dict())
+    twin.act.inplace = False
+    found = []
+    for one_model in (model, twin):
+        penalties = arspec_torch.attach(one_model, one("hidden", placement))
+        (one_model(x).sum() + penalties.total()).backward()
+        found.append((penalties.total().item(), [p.grad for p in one_model.parameters()]))
+    h = F.linear(x, model.hidden.weight, model.hidden.bias)
+    h = h if placement == "pre_activation" else torch.relu(h)
+    assert found[0][0] == found[1][0] == reference(h, mean_over="batchmean")
+    for mine, expected in zip(found[0][1], found[1][1], strict=True):
+        assert torch.equal(mine, expected)
+
+
+def test_c2_the_input_of_an_inplace_module_is_what_it_was_given(x: torch.Tensor) -> None:
     model = SharedActivation()
+    penalties = arspec_torch.attach(model, one("act", "pre_activation"))
+    model(x)
+    h = F.linear(x, model.hidden.weight, model.hidden.bias)
+    expected = reference(h, mean_over="batchmean") + reference(model.middle(torch.relu(h)), mean_over="batchmean")
+    assert penalties.total().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_c2_an_inplace_function_is_an_error_of_torch(x: torch.Tensor) -> None:
+    class InPlace(Functional):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(F.relu(self.hidden(x), inplace=True))
+
+    model = InPlace()
     penalties = arspec_torch.attach(model, one("hidden", "pre_activation"))
     model(x)
     h = F.linear(x, model.hidden.weight, model.hidden.bias)

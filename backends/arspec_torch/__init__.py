@@ -4,6 +4,6 @@ from arspec._frameworks import require
 
 require("arspec_torch", "torch", "PyTorch", "torch")
 
-from arspec_torch._attach import Regularization as Regularization
 from arspec_torch._attach import attach as attach
 from arspec_torch._engine import value as value
+from arspec_torch._regularization import Regularization as Regularization

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from arspec import SpecError
+from arspec_torch._source import inner, named_inside
 
 _FUNCTIONS = (
     *(F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.softplus, F.softsign),
@@ -59,7 +60,7 @@ class ActivationFinder:
     ) -> None:
         self._model = model
         self._is_activation = is_activation
-        self._modules = dict(model.named_modules())
+        self._modules = named_inside(model)
         self._given = {_dotted(path): given_for for path, given_for in (given or {}).items()}
         for path in self._given:
             if path not in self._modules:
@@ -72,6 +73,8 @@ class ActivationFinder:
         if name in self._given:
             return self._from_caller(name, self._given[name])
         parent = self._modules.get(name.rpartition(".")[0])
+        if isinstance(parent, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            return self._in_transformer(parent, name)
         if isinstance(parent, nn.Sequential) and name in self._modules:
             follower = self._neighbour(parent, name)
             if follower is not None:
@@ -87,10 +90,20 @@ class ActivationFinder:
             return Activation(_dotted(given), module=self._modules[_dotted(given)])
         if not callable(given):
             raise SpecError(f"activations[{name!r}]={given!r}; expected the path of a module, a function or None.")
-        return Activation(getattr(given, "__name__", type(given).__name__), function=given)
+        function: Any = given
+        return Activation(getattr(given, "__name__", type(given).__name__), function=function)
+
+    def _in_transformer(self, parent: Any, name: str) -> Activation | None:
+        holder, _, child = name.rpartition(".")
+        if child != "linear1":
+            return None
+        function: Any = parent.activation
+        if isinstance(function, nn.Module):
+            return self._module_activation(f"{holder}.activation".strip("."), function, self._uses[id(function)])
+        return Activation(getattr(function, "__name__", type(function).__name__), function=function)
 
     def _neighbour(self, parent: nn.Sequential, name: str) -> Activation | None:
-        children = list(parent.named_children())
+        children = [(child, inner(module)) for child, module in parent.named_children()]
         position = [child for child, _ in children].index(name.rpartition(".")[2])
         if position + 1 == len(children):
             return None
