@@ -1,108 +1,11 @@
 """`attach`: the penalties of a Spec as losses of a Keras model."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
-from arspec import Site, Sites, Spec, SpecError, UnsupportedError
-from arspec._sites import match_sites, unfired
-from arspec_keras import _backend
-from arspec_keras._bound import Bound, activation_value, recorded, weight_value, weights_once
-from arspec_keras._layers import find_layers
-from arspec_keras._taps import Recorder, Records, Wrapped, tap
-
-_SLOT = "_arspec_attachment"
-
-
-class _Attachment:
-    """A Spec bound to a model: it watches the calls and adds the losses."""
-
-    def __init__(self, model: keras.Model, spec: Spec) -> None:
-        self.model, self.spec = model, spec
-        self.recorder = Recorder()
-        self.taps: dict[int, Wrapped] = {}
-        self.bound: list[Bound] = []
-        self.signature: tuple[int, ...] | None = None
-        self.fired: set[str] = set()
-        self.results: dict[str, tuple[tuple[int, ...], Any]] = {}
-        self.eager_pass: list[Any] = []
-        if self._is_built():
-            self._bind()
-        else:
-            self._tap({id(layer): layer for layer in self._layers()})
-        self.outer = Wrapped(model, self._watched)
-        self.config = _refuse_config(model)
-
-    def _layers(self) -> list[keras.Layer]:
-        return self.model._flatten_layers(include_self=False)
-
-    def _is_built(self) -> bool:
-        return self.model.built and all(layer.built for layer in self._layers())
-
-    def _bind(self) -> None:
-        """Match the rules with the layers there are now, and watch those that are met."""
-        found = find_layers(self.model)
-        layers = {entry.described.path: entry.layer for entry in found}
-        matched = match_sites(self.spec, [entry.described for entry in found])
-        self.bound = weights_once([Bound(site, layers[site.layer]) for site in matched])
-        self._tap({id(b.layer): b.layer for b in self.bound if b.is_activation})
-        self.signature = tuple(map(id, self._layers()))
-
-    def _tap(self, wanted: dict[int, keras.Layer]) -> None:
-        for key in self.taps.keys() - wanted.keys():
-            self.taps.pop(key).restore()
-        for key in wanted.keys() - self.taps.keys():
-            self.taps[key] = tap(wanted[key], self.recorder)
-
-    def _is_bound(self) -> bool:
-        return self.signature == tuple(map(id, self._layers()))
-
-    def _watched(self, inner: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if _backend.losses_are_dropped():
-                return inner(*args, **kwargs)
-            _backend.forget_stale_losses(self.model)
-            if not self._is_bound() and self._is_built():
-                self._bind()
-            with self.recorder.recording() as records:
-                outputs = inner(*args, **kwargs)
-            if not self._is_bound():
-                self._bind()
-            self._add_losses(records)
-            return outputs
-
-        return call
-
-    @_backend.uncompiled
-    def _add_losses(self, records: Records) -> None:
-        tensors = [(bound, recorded(bound, records)) for bound in self.bound if bound.is_activation]
-        missing = [bound.site for bound, calls in tensors if not calls and bound.site.key not in self.fired]
-        if missing:
-            raise unfired(missing)
-        self.fired.update(bound.site.key for bound, calls in tensors if calls)
-        found = [
-            (bound.site, calls[-1], _sum([activation_value(bound, x) for x in calls]))
-            for bound, calls in tensors
-            if calls
-        ]
-        weights = [(bound.site, *weight_value(bound)) for bound in self.bound if not bound.is_activation]
-        this_pass = _backend.losses_of_this_pass(self.model, self.eager_pass)
-        # An outer model may call this one several times: an activation counts each time, a weight once.
-        for site, x, loss in found if this_pass else found + weights:
-            self._add(site, x, loss, this_pass)
-
-    def _add(self, site: Site, x: Any, loss: Any, this_pass: list[Any]) -> None:
-        summable = _backend.summable(loss)
-        # Not `model.add_loss`: a Functional model refuses it, for fear of symbolic tensors.
-        keras.Layer.add_loss(self.model, summable)
-        this_pass.append(summable)
-        if _backend.is_concrete(loss):
-            self.results[site.key] = tuple(x.shape), loss
-
-    def remove(self) -> None:
-        self.outer.restore()
-        self._tap({})
-        del vars(self.model)["get_config"]
+from arspec import Sites, Spec, SpecError, UnsupportedError
+from arspec_keras._attachment import SLOT, Attachment, attachment_of, total_of
+from arspec_keras._carried import give_class, original_class, regularized_class
 
 
 def attach(model: keras.Model, spec: Spec) -> keras.Model:
@@ -133,10 +36,21 @@ def attach(model: keras.Model, spec: Spec) -> keras.Model:
     `pre_activation` is what the layer hands to its `activation`; for a linear layer it is
     the output. A separate `Activation` or `ReLU` layer has a path of its own. An activation
     counts once per call of its layer, a weight once, whether it is trainable or not: the
-    penalty of a frozen weight is a constant. Weights are read in the dtype they are stored
-    in, also under a mixed-precision policy. A mask that Keras propagates (`Embedding(...,
-    mask_zero=True)`, `Masking`) is used. The penalties are part of the loss in `evaluate`
-    too. `save` is refused while a spec is attached.
+    penalty of a frozen weight is a constant, unless the rule says `trainable_only`. Weights
+    are read in the dtype they are stored in, also under a mixed-precision policy. The
+    penalties are part of the loss in `evaluate` too, unless the rule says `when="train"`.
+
+    Masks are those of Keras (`Masking`, `Embedding(..., mask_zero=True)`, a `mask` argument):
+    padded positions do not count, and means divide by the number of valid ones.
+
+    `LSTM`, `GRU` and `SimpleRNN` have hidden_state and, each, its gates, whatever the layer
+    returns. The directions of a `Bidirectional` called "encoder" are "encoder/forward" and
+    "encoder/backward"; their sequences stand in the order of time.
+
+    The Spec is part of the model's configuration: `save`, `keras.saving.load_model` (once
+    arspec_keras is imported), `to_json`, `from_config`, `copy.deepcopy` and pickle keep it.
+    `clone_model` does for functional and subclassed models, and refuses Sequential ones.
+    While a Spec is attached the model is an instance of a subclass of its own class.
 
     Example
     -------
@@ -158,9 +72,10 @@ def attach(model: keras.Model, spec: Spec) -> keras.Model:
             f"the rule {scheduled[0]} has a schedule; the step of training is not known inside a Keras model. "
             "Write the loop yourself and multiply arspec_keras.losses(model) by schedule(step), or leave it out."
         )
-    if _SLOT in vars(model):
+    if SLOT in vars(model):
         raise SpecError(f"model {model.name!r} is regularized already; call arspec_keras.detach(model) first.")
-    vars(model)[_SLOT] = _Attachment(model, spec)
+    vars(model)[SLOT] = Attachment(model, spec)
+    give_class(model, regularized_class(type(model), spec))
     _retrace(model)
     return model
 
@@ -172,8 +87,9 @@ def detach(model: keras.Model) -> keras.Model:
     ------
     SpecError: nothing is attached.
     """
-    _attachment(model).remove()
-    del vars(model)[_SLOT]
+    attachment_of(model).remove()
+    del vars(model)[SLOT]
+    give_class(model, original_class(model))
     _retrace(model)
     return model
 
@@ -188,7 +104,7 @@ def losses(model: keras.Model) -> dict[str, Any]:
     ------
     SpecError: nothing is attached, or the model has not run eagerly since.
     """
-    attachment = _attachment(model)
+    attachment = attachment_of(model)
     if attachment.spec.rules and not attachment.results:
         raise SpecError("there are no losses yet: no forward pass outside of compiled code. Call model(x) first.")
     return {
@@ -200,7 +116,7 @@ def losses(model: keras.Model) -> dict[str, Any]:
 
 def total(model: keras.Model) -> Any:
     """Return the sum of `losses(model)`, 0.0 for an empty Spec; errors as there."""
-    return _sum(list(losses(model).values()))
+    return total_of(list(losses(model).values()))
 
 
 def sites(model: keras.Model) -> Sites:
@@ -210,38 +126,9 @@ def sites(model: keras.Model) -> Sites:
     ------
     SpecError: nothing is attached, or the model is not built, so that no layer is matched yet.
     """
-    attachment = _attachment(model)
-    if not attachment._is_bound():
-        attachment._bind()
-    shapes = {key: shape for key, (shape, _) in attachment.results.items()}
-    values = {key: float(keras.ops.convert_to_numpy(loss)) for key, (_, loss) in attachment.results.items()}
-    return Sites(bound.site for bound in attachment.bound).with_results(shapes, values)
-
-
-def _attachment(model: keras.Model) -> _Attachment:
-    found = vars(model).get(_SLOT) if isinstance(model, keras.Model) else None
-    if found is None:
-        raise SpecError("nothing is attached to this model; call arspec_keras.attach(model, spec) first.")
-    return found
+    return attachment_of(model).sites()
 
 
 def _retrace(model: keras.Model) -> None:
     """Drop the compiled functions, which hold the losses of the model as it was."""
     model.train_function = model.test_function = model.predict_function = None
-
-
-def _refuse_config(model: keras.Model) -> None:
-    """Refuse what would save the model without its penalties."""
-
-    def get_config() -> Any:
-        raise UnsupportedError(
-            "a regularized Keras model cannot be saved or copied whole yet: its penalties would be lost. "
-            "Save the spec beside it: spec.save('spec.json'), arspec_keras.detach(model), model.save(...); after "
-            "loading, attach again. model.save_weights(...) works as always."
-        )
-
-    vars(model)["get_config"] = get_config
-
-
-def _sum(losses: list[Any]) -> Any:
-    return sum(losses[1:], start=losses[0]) if losses else 0.0

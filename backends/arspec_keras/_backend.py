@@ -135,3 +135,24 @@ def stored_precision() -> AbstractContextManager[Any]:
 def propagated_mask(x: Any) -> Any:
     """Return the mask that Keras itself gave the tensor, such as that of an Embedding, or None."""
     return keras_backend.get_keras_mask(x)
+
+
+def as_mask(mask: Any) -> Any:
+    """Return a mask as a boolean tensor; Keras' layers take numbers for it too."""
+    return None if mask is None else keras.ops.cast(mask, "bool")
+
+
+def loop(
+    step: Callable[..., Any], sequences: Any, states: list[Any], *, go_backwards: bool, mask: Any, unroll: bool
+) -> Any:
+    """Run a step over time in Keras' own loop and return what it gives at every step, in the order of the loop."""
+    _, outputs, _ = keras_backend.rnn(
+        step,
+        sequences,
+        states,
+        go_backwards=go_backwards,
+        mask=mask,
+        unroll=unroll,
+        input_length=sequences.shape[1],
+    )
+    return outputs

@@ -7,8 +7,9 @@ import keras
 from arspec import Site, SpecError, UnsupportedError
 from arspec._placements import ACTIVATIONS
 from arspec_keras import _backend
-from arspec_keras._layers import activation_axes, kernel_axes
-from arspec_keras._taps import Records
+from arspec_keras._layers import activation_axes
+from arspec_keras._taps import Records, Seen
+from arspec_keras._weights import Weight, weights_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,46 +23,58 @@ class Bound:
     def is_activation(self) -> bool:
         return self.site.rule.placement in ACTIVATIONS
 
+    @property
+    def weight(self) -> Weight:
+        """The weight of the site, which is none of an activation."""
+        return weights_of(self.layer)[0][self.site.rule.placement]
+
 
 def weights_once(bound: list[Bound]) -> list[Bound]:
     """Drop the sites whose weight a site of the same rule has already (tied weights)."""
     kept, seen = [], set()
     for entry in bound:
         if not entry.is_activation:
-            weight = getattr(entry.layer, entry.site.rule.placement)
-            key = id(entry.site.rule), id(weight)
-            if isinstance(weight, keras.Variable) and key in seen:
+            held = entry.weight.held
+            key = id(entry.site.rule), id(held)
+            if isinstance(held, keras.Variable) and key in seen:
                 continue
             seen.add(key)
         kept.append(entry)
     return kept
 
 
-def recorded(bound: Bound, records: Records) -> list[Any]:
+def recorded(bound: Bound, records: Records) -> list[Seen]:
     """Return the tensors of the site, one for each call of its layer."""
     placement = bound.site.rule.placement
-    if placement == "pre_activation" and not callable(getattr(bound.layer, "activation", None)):
+    if bound.site.tensor == "output (there is no activation)":
         placement = "output"
     return records.get((id(bound.layer), placement), [])
 
 
-def activation_value(bound: Bound, x: Any) -> Any:
-    """Return the penalty of one recorded tensor."""
+def activation_value(bound: Bound, seen: Seen) -> Any:
+    """Return the penalty of one recorded tensor, over the positions that its mask calls valid."""
+    x = seen.tensor
     if isinstance(x, tuple | list | dict):
+        what = "is given" if bound.site.rule.placement == "input" else "returns"
         raise UnsupportedError(
-            f"{bound.site.key}: layer {bound.site.layer!r} returns {len(x)} tensors; a placement names one tensor."
+            f"{bound.site.key}: layer {bound.site.layer!r} {what} {len(x)} tensors; a placement names one tensor."
         )
     axes = activation_axes(bound.layer, len(x.shape))
-    return _value(bound, x, axes=axes, mask=_backend.propagated_mask(x))
+    mask = _backend.as_mask(seen.mask)
+    if mask is not None and len(mask.shape) > len(x.shape):
+        raise UnsupportedError(
+            f"{bound.site.key}: a mask of shape {tuple(mask.shape)} has no meaning for a tensor of shape "
+            f"{tuple(x.shape)}; name a placement of the layer before."
+        )
+    return _value(bound, x, axes=axes, mask=mask)
 
 
 def weight_value(bound: Bound) -> tuple[Any, Any]:
     """Return the weight of the site, in the dtype it is stored in, and its penalty."""
-    placement = bound.site.rule.placement
+    weight = bound.weight
     with _backend.stored_precision():
-        weight = keras.ops.convert_to_tensor(getattr(bound.layer, placement))
-    axes = "output" if placement == "bias" else kernel_axes(bound.layer)
-    return weight, _value(bound, weight, axes=axes)
+        tensor = weight.read()
+    return tensor, _value(bound, tensor, axes=weight.axes)
 
 
 def _value(bound: Bound, x: Any, *, axes: Any, mask: Any = None) -> Any:

@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 from arspec import Layer
+from arspec_keras._recurrent import is_walked, steps_of
+from arspec_keras._weights import is_attention, weights_of
 
-_CONVOLUTIONS = {3: "time", 4: "height width", 5: "depth height width"}
-_RUNS_IN_A_LOOP = (keras.layers.RNN, keras.layers.TimeDistributed, keras.layers.Bidirectional)
+_SPATIAL = {3: "time", 4: "height width", 5: "depth height width"}
+_RUNS_IN_A_LOOP = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +27,37 @@ def find_layers(model: keras.Layer) -> list[Found]:
 
     A path joins the names that `model.summary()` shows. Inside a subclassed model a layer
     without a name of its own goes by its attribute, as in "hidden" for
-    `self.hidden = Dense(500)` and "blocks/0" for the first of a list.
+    `self.hidden = Dense(500)` and "blocks/0" for the first of a list. The directions of a
+    Bidirectional are "forward" and "backward".
     """
     seen: set[int] = set()
     return list(_walk(model, "", "", seen))
 
 
-def _walk(parent: keras.Layer, prefix: str, looped: str, seen: set[int]) -> Iterator[Found]:
-    looped = looped or (prefix[:-1] if isinstance(parent, _RUNS_IN_A_LOOP) else "")
+def _walk(parent: keras.Layer, prefix: str, unseen: str, seen: set[int]) -> Iterator[Found]:
+    unseen = unseen or _hides(parent, prefix[:-1])
     names = _child_names(parent)
     for child in parent._flatten_layers(include_self=False, recursive=False):
         if id(child) in seen or isinstance(child, keras.layers.InputLayer):
             continue
         seen.add(id(child))
         path = prefix + names[id(child)]
-        yield Found(child, describe(child, path, looped))
-        yield from _walk(child, path + "/", looped, seen)
+        yield Found(child, describe(child, path, unseen, inside=is_walked(parent) or is_attention(parent)))
+        yield from _walk(child, path + "/", unseen, seen)
+
+
+def _hides(parent: keras.Layer, path: str) -> str:
+    """Say why the calls of the layers inside `parent` cannot be watched, or return ""."""
+    if isinstance(parent, _RUNS_IN_A_LOOP):
+        return f"it runs once per time step inside {path!r}; name that layer with placement 'output' instead."
+    if getattr(parent, "_remat_mode", None):
+        return f"it runs inside {path!r}, which is rematerialized (RematScope); build that one outside of the scope."
+    return ""
 
 
 def _child_names(parent: keras.Layer) -> dict[int, str]:
+    if isinstance(parent, keras.layers.Bidirectional):
+        return {id(parent.forward_layer): "forward", id(parent.backward_layer): "backward"}
     children = parent._flatten_layers(include_self=False, recursive=False)
     names = {id(child): child.name for child in children}
     if hasattr(parent, "_functional") or hasattr(parent, "_nodes"):
@@ -75,65 +89,65 @@ def _has_automatic_name(layer: keras.Layer) -> bool:
     return re.fullmatch(re.escape(spaced.lower()) + r"(_\d+)?", layer.name) is not None
 
 
-def describe(layer: keras.Layer, path: str, looped: str = "") -> Layer:
+def describe(layer: keras.Layer, path: str, unseen: str = "", *, inside: bool = False) -> Layer:
     """Say which placements a layer serves, and why it cannot serve others.
 
     Parameters
     ----------
-    looped : path of the layer that runs this one once per time step, or "".
+    unseen : why the calls of this layer cannot be watched, or "".
+    inside : whether the layer around it serves its weights; only its full path meets it then.
     """
-    placements, refused = {"output": "output"}, {}
-    if getattr(layer, "bias", None) is not None and isinstance(layer.bias, keras.Variable):
-        placements["bias"] = "bias"
-    if _kernel(layer) is not None:
-        if kernel_axes(layer) is None:
-            refused["kernel"] = f"a kernel of shape {tuple(layer.kernel.shape)} has no names for its axes."
-        else:
-            placements["kernel"] = "kernel"
-        if callable(getattr(layer, "activation", None)):
-            placements["pre_activation"] = "input of layer.activation"
-        elif hasattr(layer, "activation"):
-            placements["pre_activation"] = "output (there is no activation)"
-        else:
-            refused["pre_activation"] = (
-                f"{type(layer).__name__} has no attribute `activation`, so its activation function cannot be seen. "
-                "Give the layer one, or put the function into a layer of its own and use placement 'output'."
-            )
-    refusal = _cannot_watch(layer, looped)
+    weights, refused = weights_of(layer)
+    placements = {placement: weight.name for placement, weight in weights.items()}
+    activations = _activations(layer)
+    before = "" if "pre_activation" in activations or "kernel" not in weights else _hidden_activation(layer)
+    if before:
+        refused["pre_activation"] = before
+    refusal = unseen or _rematerialized(layer)
     if refusal:
-        for placement in ("output", "pre_activation"):
-            if placements.pop(placement, None):
-                refused[placement] = refusal
-    return Layer(path, type(layer).__name__, placements, refused, in_globs=bool(layer.weights))
+        refused |= dict.fromkeys(activations, refusal)
+    else:
+        placements |= activations
+    return Layer(path, type(layer).__name__, placements, refused, in_globs=bool(layer.weights) and not inside)
 
 
-def _cannot_watch(layer: keras.Layer, looped: str) -> str:
-    if looped:
-        return f"it runs once per time step inside {looped!r}; name that layer with placement 'output' instead."
+def _activations(layer: keras.Layer) -> dict[str, str]:
+    """Return what the placements of activations are called in the layer."""
+    found = {"output": "output"}
+    if not isinstance(layer, keras.layers.Embedding):
+        found["input"] = "first argument"
+    if is_walked(layer):
+        return {
+            **found,
+            "hidden_state": "h of every step",
+            **{name: f"{name} of every step" for name in steps_of(layer)},
+        }
+    if getattr(layer, "kernel", None) is None and getattr(layer, "pointwise_kernel", None) is None:
+        return found
+    if callable(getattr(layer, "activation", None)):
+        return {**found, "pre_activation": "input of layer.activation"}
+    if hasattr(layer, "activation"):
+        return {**found, "pre_activation": "output (there is no activation)"}
+    return found
+
+
+def _hidden_activation(layer: keras.Layer) -> str:
+    if isinstance(layer, keras.layers.RNN) or is_attention(layer):
+        return ""
+    return (
+        f"{type(layer).__name__} has no attribute `activation`, so its activation function cannot be seen. "
+        "Give the layer one, or put the function into a layer of its own and use placement 'output'."
+    )
+
+
+def _rematerialized(layer: keras.Layer) -> str:
     if getattr(layer, "_remat_mode", None):
         return "it is rematerialized (RematScope), which runs it twice; build the layer outside of the scope."
     return ""
 
 
-def _kernel(layer: keras.Layer) -> Any:
-    return getattr(layer, "kernel", None) if layer.built else None
-
-
-def kernel_axes(layer: keras.Layer) -> str | None:
-    """Return the names of the axes of `layer.kernel`, or None where they have none."""
-    rank = len(layer.kernel.shape)
-    if rank == 2:
-        return "input output"
-    convolution = isinstance(getattr(layer, "kernel_size", None), tuple) and len(layer.kernel_size) == rank - 2
-    if not convolution or rank not in _CONVOLUTIONS:
-        return None
-    last = "output input" if "Transpose" in type(layer).__name__ else "input output"
-    return f"{_CONVOLUTIONS[rank]} {last}"
-
-
 def activation_axes(layer: keras.Layer, rank: int) -> str | None:
     """Return the names of the axes of an activation, or None for the channels-last ones."""
-    if getattr(layer, "data_format", None) == "channels_first" and rank in _CONVOLUTIONS:
-        spatial = "time" if rank == 3 else _CONVOLUTIONS[rank]
-        return f"batch feature {spatial}"
+    if getattr(layer, "data_format", None) == "channels_first" and rank in _SPATIAL:
+        return f"batch feature {_SPATIAL[rank]}"
     return None

@@ -1,4 +1,4 @@
-"""Taps: what a layer's call gives and what it hands to its activation function.
+"""Taps: what a layer is given, what it gives, and what it hands to its activation function.
 
 A tap stands in the instance's `call`; the class, the configuration and the weights of the
 layer stay as they are. It records only while the model it was set for is running.
@@ -8,12 +8,37 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+from arspec_keras import _backend
 
 Key = tuple[int, str]
-Records = dict[Key, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A tensor, and where its mask is.
+
+    Attributes
+    ----------
+    tensor : what a placement names.
+    given : its mask, if the layer was told one.
+    carrier : the tensor to which Keras attaches the mask otherwise, once the layer has run.
+    """
+
+    tensor: Any
+    given: Any = None
+    carrier: Any = None
+
+    @property
+    def mask(self) -> Any:
+        """The boolean mask over the leading axes, or None."""
+        return _backend.propagated_mask(self.carrier) if self.given is None else self.given
+
+
+Records = dict[Key, list[Seen]]
 
 
 class Recorder(threading.local):
@@ -33,43 +58,50 @@ class Recorder(threading.local):
 
 
 class Wrapped:
-    """A `call` of one instance replaced by another, until it is restored."""
+    """A method of one instance replaced by another, until it is restored."""
 
-    def __init__(self, layer: keras.Layer, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        self.layer = layer
-        self.original = layer.call
-        self.had = vars(layer).get("call")
+    def __init__(
+        self, layer: Any, make: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "call"
+    ) -> None:
+        self.layer, self.name = layer, name
+        self.had = vars(layer).get(name)
         self.active = True
-        inner, replacement = self.original, make(self.original)
+        inner = getattr(layer, name)
+        replacement = make(inner)
 
         @functools.wraps(inner)
         def call(*args: Any, **kwargs: Any) -> Any:
             return (replacement if self.active else inner)(*args, **kwargs)
 
         self.call = call
-        vars(layer)["call"] = call
+        vars(layer)[name] = call
 
     def restore(self) -> None:
         """Take the wrapper out; below a later one it stays and does nothing."""
         self.active = False
-        if vars(self.layer).get("call") is self.call:
+        if vars(self.layer).get(self.name) is self.call:
             if self.had is None:
-                del vars(self.layer)["call"]
+                del vars(self.layer)[self.name]
             else:
-                vars(self.layer)["call"] = self.had
+                vars(self.layer)[self.name] = self.had
 
 
 def tap(layer: keras.Layer, recorder: Recorder) -> Wrapped:
-    """Record the output of every call of `layer`, and the tensor before its activation."""
+    """Record input and output of every call of `layer`, and the tensor before its activation."""
 
     def make(inner: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             records = recorder.records
             if records is None:
                 return inner(*args, **kwargs)
-            with _activation_recorded(layer, records):
+            given = args[0] if args else next(iter(kwargs.values()), None)
+            _record(records, layer, "input", Seen(given, _own_mask(given, kwargs)))
+            before: list[Any] = []
+            with activation_seen(layer, "activation", before, inputs=True):
                 outputs = inner(*args, **kwargs)
-            records.setdefault((id(layer), "output"), []).append(outputs)
+            for x in before:
+                _record(records, layer, "pre_activation", Seen(x, carrier=outputs))
+            _record(records, layer, "output", Seen(outputs, carrier=outputs))
             return outputs
 
         return call
@@ -77,29 +109,40 @@ def tap(layer: keras.Layer, recorder: Recorder) -> Wrapped:
     return Wrapped(layer, make)
 
 
+def _own_mask(x: Any, kwargs: dict[str, Any]) -> Any:
+    """Return the mask of an input; it is read before the call, during which it may go."""
+    given = kwargs.get("mask")
+    return _backend.propagated_mask(x) if given is None else given
+
+
+def _record(records: Records, layer: keras.Layer, placement: str, seen: Seen) -> None:
+    records.setdefault((id(layer), placement), []).append(seen)
+
+
 @contextmanager
-def _activation_recorded(layer: keras.Layer, records: Records) -> Iterator[None]:
-    """Let `layer.activation` record its input while the layer runs.
+def activation_seen(layer: Any, name: str, seen: list[Any], *, inputs: bool) -> Iterator[None]:
+    """Let the function `layer.<name>` append what it is given, or what it gives, to `seen`.
 
     It is put beside the attribute for the time of one call, so that `get_config` never
     sees it.
     """
-    activation = getattr(layer, "activation", None)
-    if not callable(activation):
+    activation = getattr(layer, name, None)
+    if not callable(activation) or isinstance(getattr(type(layer), name, None), property):
         yield
         return
 
     def recorded(x: Any, *args: Any, **kwargs: Any) -> Any:
-        records.setdefault((id(layer), "pre_activation"), []).append(x)
-        return activation(x, *args, **kwargs)
+        y = activation(x, *args, **kwargs)
+        seen.append(x if inputs else y)
+        return y
 
     attributes = vars(layer)
-    stood = "activation" in attributes
-    attributes["activation"] = recorded
+    stood = name in attributes
+    attributes[name] = recorded
     try:
         yield
     finally:
         if stood:
-            attributes["activation"] = activation
+            attributes[name] = activation
         else:
-            del attributes["activation"]
+            del attributes[name]

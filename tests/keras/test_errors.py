@@ -1,6 +1,5 @@
 """What cannot be regularized as asked is an error with a cure, never a silent zero."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def test_a_misspelt_layer_of_an_unbuilt_model(fit: bool) -> None:
 
 def test_a_placement_the_layer_does_not_have() -> None:
     with pytest.raises(
-        ar.SpecError, match=r"layer 'relu' \(ReLU\) has no placement 'pre_activation'; there is 'output'"
+        ar.SpecError, match=r"layer 'relu' \(ReLU\) has no placement 'pre_activation'; there is 'input', 'output'"
     ):
         attach(model(), spec("relu", "pre_activation"))
     with pytest.raises(ar.SpecError, match=r"has no placement 'kernel'"):
@@ -96,15 +95,6 @@ def test_an_empty_spec_is_no_regularization() -> None:
     assert total(free) == 0.0
 
 
-def test_saving_without_the_penalties_is_refused(tmp_path: Path) -> None:
-    regularized = attach(model(), spec())
-    with pytest.raises(ar.UnsupportedError, match=r"cannot be saved or copied whole yet.*detach"):
-        regularized.save(tmp_path / "model.keras")
-    regularized.save_weights(tmp_path / "model.weights.h5")
-    detach(regularized).save(tmp_path / "model.keras")
-    assert keras.saving.load_model(tmp_path / "model.keras").layers[0].name == "hidden"
-
-
 def test_layers_that_run_in_a_loop_or_twice() -> None:
     timed = keras.Sequential([keras.Input((4, 3)), LAYERS.TimeDistributed(LAYERS.Dense(2, name="d"), name="td")])
     with pytest.raises(ar.UnsupportedError, match=r"'td/d' \(Dense\), output: it runs once per time step inside 'td'"):
@@ -122,8 +112,8 @@ def test_several_tensors() -> None:
 
 
 def test_a_kernel_whose_axes_have_no_names() -> None:
-    einsum = LAYERS.EinsumDense("abc,cde->abde", output_shape=(None, 3, 2), name="e")
-    with pytest.raises(ar.UnsupportedError, match=r"a kernel of shape \(3, 3, 2\) has no names for its axes"):
+    einsum = LAYERS.EinsumDense("abc,dce->abde", output_shape=(None, 5, 2), name="e")
+    with pytest.raises(ar.UnsupportedError, match=r"a kernel of shape \(5, 3, 2\) in .* has no names for its axes"):
         attach(keras.Sequential([keras.Input((4, 3)), einsum]), spec("e", "kernel"))
 
 

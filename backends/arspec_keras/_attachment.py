@@ -1,0 +1,156 @@
+"""An attachment: a Spec bound to a model. It watches the calls and adds the losses."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from arspec import Site, Sites, Spec, SpecError, UnsupportedError
+from arspec._sites import match_sites, unfired
+from arspec_keras import _backend
+from arspec_keras._bound import Bound, activation_value, recorded, weight_value, weights_once
+from arspec_keras._layers import find_layers
+from arspec_keras._recurrent import is_walked, tap_directions, tap_steps
+from arspec_keras._taps import Recorder, Records, Wrapped, tap
+
+SLOT = "_arspec_attachment"
+OPTIONS = ("when", "trainable_only")
+
+
+class Attachment:
+    """A Spec bound to a model: it watches the calls and adds the losses."""
+
+    def __init__(self, model: keras.Model, spec: Spec) -> None:
+        self.model, self.spec = model, spec
+        self.recorder = Recorder()
+        self.taps: dict[tuple[int, frozenset[str]], list[Wrapped]] = {}
+        self.bound: list[Bound] = []
+        self.signature: tuple[int, ...] | None = None
+        self.fired: set[str] = set()
+        self.results: dict[str, tuple[tuple[int, ...], Any]] = {}
+        self.eager_pass: list[Any] = []
+        if self._is_built():
+            self._bind()
+        else:
+            wanted = frozenset(rule.placement for rule in spec.rules)
+            self._tap({id(layer): (layer, wanted) for layer in self._layers()})
+        self.outer = Wrapped(model, self._watched)
+
+    def _layers(self) -> list[keras.Layer]:
+        return self.model._flatten_layers(include_self=False)
+
+    def _is_built(self) -> bool:
+        return self.model.built and all(layer.built for layer in self._layers())
+
+    def _bind(self) -> None:
+        """Match the rules with the layers there are now, and watch those that are met."""
+        found = find_layers(self.model)
+        layers = {entry.described.path: entry.layer for entry in found}
+        matched = match_sites(self.spec, [entry.described for entry in found], serves=OPTIONS)
+        self.bound = weights_once([Bound(site, layers[site.layer]) for site in matched])
+        wanted: dict[int, tuple[keras.Layer, frozenset[str]]] = {}
+        for bound in (bound for bound in self.bound if bound.is_activation):
+            _, placements = wanted.get(id(bound.layer), (bound.layer, frozenset()))
+            wanted[id(bound.layer)] = bound.layer, placements | {bound.site.rule.placement}
+        for layer in self._layers():
+            directions = isinstance(layer, keras.layers.Bidirectional) and (layer.forward_layer, layer.backward_layer)
+            if directions and any(id(direction) in wanted for direction in directions):
+                wanted.setdefault(id(layer), (layer, frozenset()))
+        self._tap(wanted)
+        self.signature = tuple(map(id, self._layers()))
+
+    def _tap(self, wanted: dict[int, tuple[keras.Layer, frozenset[str]]]) -> None:
+        keys = {(key, placements): layer for key, (layer, placements) in wanted.items()}
+        for key in self.taps.keys() - keys.keys():
+            for wrapped in reversed(self.taps.pop(key)):
+                wrapped.restore()
+        for key in keys.keys() - self.taps.keys():
+            self.taps[key] = self._taps_of(keys[key], key[1])
+
+    def _taps_of(self, layer: keras.Layer, placements: frozenset[str]) -> list[Wrapped]:
+        taps = [tap(layer, self.recorder)]
+        if is_walked(layer):
+            taps.append(tap_steps(layer, self.recorder, placements))
+        if isinstance(layer, keras.layers.Bidirectional):
+            taps.append(tap_directions(layer))
+        return taps
+
+    def is_bound(self) -> bool:
+        """Return whether the rules are matched with the layers there are now."""
+        return self.signature == tuple(map(id, self._layers()))
+
+    def _watched(self, inner: Callable[..., Any]) -> Callable[..., Any]:
+        takes_training = "training" in inspect.signature(inner).parameters
+        if not takes_training and any(rule.when == "train" for rule in self.spec.rules):
+            raise UnsupportedError(
+                f"a rule says when='train', but {type(self.model).__name__}.call has no argument `training`, so it is "
+                "not told whether it trains; give it one: def call(self, x, training=None)."
+            )
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if _backend.losses_are_dropped():
+                return inner(*args, **kwargs)
+            _backend.forget_stale_losses(self.model)
+            if not self.is_bound() and self._is_built():
+                self._bind()
+            with self.recorder.recording() as records:
+                outputs = inner(*args, **kwargs)
+            if not self.is_bound():
+                self._bind()
+            self._add_losses(records, bool(kwargs.get("training")))
+            return outputs
+
+        return call
+
+    @_backend.uncompiled
+    def _add_losses(self, records: Records, training: bool) -> None:
+        tensors = [(bound, recorded(bound, records)) for bound in self.bound if bound.is_activation]
+        missing = [bound.site for bound, calls in tensors if not calls and bound.site.key not in self.fired]
+        if missing:
+            raise unfired(missing)
+        self.fired.update(bound.site.key for bound, calls in tensors if calls)
+        found = [
+            (bound.site, calls[-1].tensor, total_of([activation_value(bound, seen) for seen in calls]))
+            for bound, calls in tensors
+            if calls
+        ]
+        weights = [(bound.site, *weight_value(bound)) for bound in self.bound if not bound.is_activation]
+        this_pass = _backend.losses_of_this_pass(self.model, self.eager_pass)
+        # An outer model may call this one several times: an activation counts each time, a weight once.
+        for site, x, loss in found if this_pass else found + weights:
+            counts = training or site.rule.when == "always"
+            self._add(site, x, loss if counts else keras.ops.zeros_like(loss), this_pass)
+
+    def _add(self, site: Site, x: Any, loss: Any, this_pass: list[Any]) -> None:
+        summable = _backend.summable(loss)
+        # Not `model.add_loss`: a Functional model refuses it, for fear of symbolic tensors.
+        keras.Layer.add_loss(self.model, summable)
+        this_pass.append(summable)
+        if _backend.is_concrete(loss):
+            self.results[site.key] = tuple(x.shape), loss
+
+    def sites(self) -> Sites:
+        """Return the table of sites with what the last eager pass saw."""
+        if not self.is_bound():
+            self._bind()
+        shapes = {key: shape for key, (shape, _) in self.results.items()}
+        values = {key: float(keras.ops.convert_to_numpy(loss)) for key, (_, loss) in self.results.items()}
+        return Sites(bound.site for bound in self.bound).with_results(shapes, values)
+
+    def remove(self) -> None:
+        """Take every wrapper out again."""
+        self.outer.restore()
+        self._tap({})
+
+
+def attachment_of(model: keras.Model) -> Attachment:
+    """Return the attachment of a regularized model, or raise SpecError."""
+    found = vars(model).get(SLOT) if isinstance(model, keras.Model) else None
+    if found is None:
+        raise SpecError("nothing is attached to this model; call arspec_keras.attach(model, spec) first.")
+    return found
+
+
+def total_of(losses: list[Any]) -> Any:
+    """Return the sum of scalars, 0.0 for none."""
+    return sum(losses[1:], start=losses[0]) if losses else 0.0
