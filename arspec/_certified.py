@@ -14,24 +14,25 @@ import numpy as np
 from arspec._axes import Axes
 from arspec._means import mean_count
 from arspec._namespace import Array, Namespace, cut
-from arspec.penalties._base import components
+from arspec.penalties._base import Component
 
 UNIT = 2.0**-53
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def value(penalty: Any, x: Array, xp: Namespace, axes: Axes) -> np.float32 | None:
-    """Return the value, if any order of the sums proves it, else None."""
-    block, parts = xp.unordered_block(x), components(penalty)
+def value(parts: tuple[Component, ...], x: Array, xp: Namespace, axes: Axes) -> np.float32 | None:
+    """Return the value of a penalty of these parts, if any order of the sums proves it, else None."""
+    block = xp.unordered_block(x)
     if block is None or axes.dtype == "float64" or axes.mask is not None or 0 in x.shape or not parts:
         return None
     if not all(part.penalty.elementwise and part.penalty.non_negative for part in parts):
         return None
+    flat = xp.reshape(x, (-1,))
     low = high = 0.0
     for part in parts:
-        summed, slack = _sum(part.penalty, xp.reshape(x, (-1,)), block, xp, axes)
-        share = part.coefficient / mean_count(tuple(x.shape), axes)
+        summed, slack = _sum(part.penalty, flat, block, xp, axes)
+        share = part.coefficient / mean_count(x.shape, axes)
         low += summed * (1.0 - slack) * share
         high += summed * (1.0 + slack) * share
     if not high <= LARGEST:  # or NaN
@@ -44,6 +45,8 @@ def _sum(penalty: Any, flat: Array, block: int, xp: Namespace, axes: Axes) -> tu
     """Return the sum of the terms and a relative bound between it and that of any other order."""
     lift = xp.narrow if penalty.exact else xp.lift
     size, total = int(flat.shape[0]), 0.0
+    if size <= block:
+        return xp.unordered_sum(penalty.terms(lift(flat), xp=xp, axes=axes)), 4.0 * (size + 9) * UNIT
     for start in range(0, size, block):
         row = lift(cut(flat, 0, start, min(start + block, size)))
         total += xp.unordered_sum(penalty.terms(row, xp=xp, axes=axes))

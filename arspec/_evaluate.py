@@ -22,6 +22,8 @@ from arspec._means import mean_count, mean_weight
 from arspec._namespace import FLOAT_DTYPES, Array, Namespace, cut, power_of_two_below
 from arspec.penalties._base import Component, components, is_penalty
 
+Parts = tuple[Component, ...]
+
 
 def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any, numerics: str = "identical") -> Axes:
     """Check the arguments of a public `value` or `gradient` and name the axes of `x`."""
@@ -67,11 +69,12 @@ def value_dtype(x: Array, xp: Namespace) -> str:
 def value(penalty: Any, x: Array, *, xp: Namespace, axes: Axes) -> Array:
     """Return the penalty of `x` as a 0-d array: float64 for float64, else float32."""
     xp = chosen(xp, axes)
-    quick = _certified.value(penalty, x, xp, axes)
+    parts = components(penalty)
+    quick = _certified.value(parts, x, xp, axes)
     if quick is not None:
         return xp.constant(np.asarray(quick), x)
     total = None
-    for component in components(penalty):
+    for component in parts:
         part = _component_value(component, x, xp, axes)
         total = part if total is None else total + part
     total = xp.zeros(xp.cast(x, xp.wide), ()) if total is None else total
@@ -82,23 +85,26 @@ def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Name
     """Return cotangent · d value / d x, with the shape and dtype of `x`."""
     xp = chosen(xp, axes)
     upstream = None if cotangent is None else xp.cast(cotangent, xp.wide)
-    if xp.mutable_arrays and (_works_in_blocks(penalty, x, axes, xp) or _is_exact(penalty, x, axes, xp)):
-        return _blocked_gradient(penalty, x, upstream, xp, axes)
-    return xp.lower(_wide_gradient(penalty, x, upstream, xp, axes), xp.dtype_name(x))
+    parts = components(penalty)
+    if xp.mutable_arrays:
+        exact = _is_exact(parts, x, axes, xp)
+        if exact or _works_in_blocks(parts, x, axes, xp):
+            return _blocked_gradient(parts, x, upstream, xp, axes, exact=exact)
+    return xp.lower(_wide_gradient(parts, x, upstream, xp, axes), xp.dtype_name(x))
 
 
 def wide_gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Namespace, axes: Axes) -> Array:
     """Return the gradient in float64, before rounding: what second derivatives differentiate."""
     xp = chosen(xp, axes)
-    return _wide_gradient(penalty, x, None if cotangent is None else xp.cast(cotangent, xp.wide), xp, axes)
+    return _wide_gradient(components(penalty), x, None if cotangent is None else xp.cast(cotangent, xp.wide), xp, axes)
 
 
-def _wide_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
+def _wide_gradient(parts: Parts, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
     if 0 in x.shape:
         return xp.zeros(xp.cast(x, xp.wide), tuple(x.shape))
     x = _blank(xp.lift(x), axes, xp)
     total = None
-    for component in components(penalty):
+    for component in parts:
         weight = _term_weight(component, x, xp, axes)
         weight = weight if upstream is None else xp.multiply(upstream, weight)
         part = component.penalty.terms_gradient(x, weight, xp=xp, axes=axes)
@@ -113,7 +119,7 @@ def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) 
     penalty = component.penalty
     if 0 in x.shape:
         return xp.zeros(xp.cast(x, xp.wide), ())
-    if _works_in_blocks(penalty, x, axes, xp):
+    if _works_in_blocks((component,), x, axes, xp):
         summed = _blocked_sum(penalty, xp.reshape(x, (-1,)), xp, axes)
         return xp.multiply(summed, xp.share(component.coefficient, mean_count(xp.shape(x), axes)))
     wide = _blank(xp.lift(x), axes, xp)
@@ -156,8 +162,8 @@ def _check_terms(penalty: Any, terms: Array, x: Array, axes: Axes) -> None:
 # The tree over rows below adds in the order of `Namespace.halve`, so the bits are the same.
 
 
-def _works_in_blocks(penalty: Any, x: Array, axes: Axes, xp: Namespace) -> bool:
-    block, parts = xp.block_size(x), components(penalty)
+def _works_in_blocks(parts: Parts, x: Array, axes: Axes, xp: Namespace) -> bool:
+    block = xp.block_size(x)
     return (
         block is not None
         and axes.mask is None
@@ -187,26 +193,33 @@ def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
     return xp.sum(tree(0, 1))
 
 
-def _blocked_gradient(penalty: Any, x: Array, upstream: Array | None, xp: Namespace, axes: Axes) -> Array:
-    block = int(xp.block_size(x) or _size(x))
-    flat, dtype = xp.reshape(x, (-1,)), xp.dtype_name(x)
-    weights = [(c.penalty, xp.share(c.coefficient, mean_count(xp.shape(x), axes))) for c in components(penalty)]
+def _blocked_gradient(
+    parts: Parts, x: Array, upstream: Array | None, xp: Namespace, axes: Axes, *, exact: bool
+) -> Array:
+    flat, dtype, lift = xp.reshape(x, (-1,)), xp.dtype_name(x), xp.lift
+    weights = [(c.penalty, xp.share(c.coefficient, mean_count(x.shape, axes))) for c in parts]
     if upstream is not None:
         weights = [(p, xp.multiply(upstream, w)) for p, w in weights]
-    lift = xp.lift
-    if _is_exact(penalty, x, axes, xp) and _is_normal(weight := np.float32(float(weights[0][1]))):
+    if exact and _is_normal(weight := np.float32(float(weights[0][1]))):
         lift, weights = xp.narrow, [(weights[0][0], float(weight))]
+
+    def of(row: Array) -> Array:
+        row = lift(row)
+        summands = [p.terms_gradient(row, weight, xp=xp, axes=axes) for p, weight in weights]
+        return xp.lower(sum(summands[1:], start=summands[0]), dtype)
+
+    size = _size(x)
+    block = int(xp.block_size(x) or size)
+    if size <= block:
+        return xp.reshape(of(flat), tuple(x.shape))
     out = xp.empty(flat, tuple(flat.shape))
-    for start in range(0, _size(flat), block):
-        row = lift(cut(flat, 0, start, start + block))
-        parts = [p.terms_gradient(row, weight, xp=xp, axes=axes) for p, weight in weights]
-        out[start : start + block] = xp.lower(sum(parts[1:], start=parts[0]), dtype)
+    for start in range(0, size, block):
+        out[start : start + block] = of(cut(flat, 0, start, start + block))
     return xp.reshape(out, tuple(x.shape))
 
 
-def _is_exact(penalty: Any, x: Array, axes: Axes, xp: Namespace) -> bool:
+def _is_exact(parts: Parts, x: Array, axes: Axes, xp: Namespace) -> bool:
     """Return whether the product with the weight is all that rounds, so that float32 serves as well as float64."""
-    parts = components(penalty)
     return (
         len(parts) == 1
         and parts[0].penalty.exact

@@ -293,7 +293,7 @@ class NumpyNamespace(Namespace):
     def cast(self, x: Array, dtype: str) -> Array:
         if dtype == "bfloat16":
             return round_to_bfloat16(x)
-        return np.asarray(x).astype(dtype)
+        return np.asarray(x).astype(dtype, copy=False)
 
     def block_size(self, x: Array) -> int | None:
         return BLOCK

@@ -15,6 +15,7 @@ from arspec import _certified
 from arspec._axes import resolve_axes
 from arspec._evaluate import prepare, with_mask
 from arspec._namespace import NumpyNamespace
+from arspec.penalties._base import components
 from arspec_torch._plain import NUMPY
 from family import FAMILY
 
@@ -26,7 +27,7 @@ FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnorma
 def certified(penalty: Any, x: np.ndarray) -> np.float32 | None:
     axes = prepare(penalty, x, xp=NUMPY, axes=None, mean_over=())
     with np.errstate(all="ignore"):
-        return _certified.value(penalty, x, NUMPY, axes)
+        return _certified.value(components(penalty), x, NUMPY, axes)
 
 
 def test_which_penalties_are_flagged() -> None:
@@ -78,7 +79,7 @@ def test_float64_and_masks_have_no_certificate() -> None:
     x = np.ones((3, 2), np.float32)
     assert certified(ar.L1(1.0), x) == 6.0
     axes = with_mask(prepare(ar.L1(1.0), x, xp=NUMPY, axes=None, mean_over=()), np.array([True] * 3), x, NUMPY)
-    assert _certified.value(ar.L1(1.0), x, NUMPY, axes) is None
+    assert _certified.value(components(ar.L1(1.0)), x, NUMPY, axes) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -21,13 +21,13 @@ from arspec_torch._checks import refuse_nested_forward_mode
 from arspec_torch._namespace import WHOLE, XP
 
 
-def _value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor:
-    found = _plain.small_value(penalty, x, axes)
+def _value(penalty: Penalty, x: Tensor, axes: Axes, *, known: bool = False) -> Tensor:
+    found = _plain.small_value(penalty, x, axes, known=known)
     return _evaluate.value(penalty, x, xp=XP, axes=axes) if found is None else found
 
 
-def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tensor:
-    found = _plain.small_gradient(penalty, x, cotangent, axes)
+def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, known: bool = False) -> Tensor:
+    found = _plain.small_gradient(penalty, x, cotangent, axes, known=known)
     if found is not None:
         return found
     xp = XP if _plain.array_of(cotangent) is not None else WHOLE
@@ -48,17 +48,19 @@ class _EagerValue(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, penalty: Penalty, axes: Axes) -> Tensor:
         ctx.save_for_backward(x)
         ctx.penalty, ctx.axes = penalty, axes
-        return _value(penalty, x, axes)
+        return _value(penalty, x, axes, known=True)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        return _backward(x, None, cotangents[0], ctx.penalty, ctx.axes), None, None
+        return _backward(x, None, cotangents[0], ctx.penalty, ctx.axes, known=True), None, None
 
 
-def _backward(x: Tensor, mask: Tensor | None, cotangent: Tensor, penalty: Penalty, axes: Axes) -> Tensor:
+def _backward(
+    x: Tensor, mask: Tensor | None, cotangent: Tensor, penalty: Penalty, axes: Axes, *, known: bool = False
+) -> Tensor:
     if _is_first_order(x, cotangent):
-        return _gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask))
+        return _gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask), known=known)
     return _apply(_Gradient, x, mask, cotangent, penalty, axes)
 
 
