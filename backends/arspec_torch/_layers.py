@@ -223,7 +223,8 @@ def _unassigned(kind: str, own: list[str]) -> str:
     listed = ", ".join(own)
     return (
         f"arspec does not know what its parameters ({listed}) are; say it: "
-        f'attach(..., roles={{{kind}: {{"{own[0]}": "kernel: output input"}}}}), or {{}} for parameters without a role.'
+        f'attach(..., roles={{{kind}: {{"{own[0]}": "kernel: input output"}}}}), with the axes in its order, or {{}} '
+        "for parameters without a role."
     )
 
 

@@ -203,6 +203,11 @@ class Regularization:
 
     def _kept(self, captured: Captured) -> Captured:
         tensor = _source.whole(captured.tensor)
+        if tensor.is_nested:
+            raise UnsupportedError(
+                "an activation is a nested tensor, as torch's TransformerEncoder makes of a padded batch in "
+                "evaluation; build it with enable_nested_tensor=False."
+            )
         if self._copies:
             tensor = tensor.clone()
         return Captured(tensor, captured.axes, captured.lengths)
