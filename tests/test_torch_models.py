@@ -170,6 +170,19 @@ def test_c2_an_inplace_function_is_an_error_of_torch(x: torch.Tensor) -> None:
         penalties.total().backward()
 
 
+def test_the_model_is_not_run_where_no_rule_asks_for_an_activation_function(x: torch.Tensor) -> None:
+    class Counting(Functional):
+        runs = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.runs += 1
+            return super().forward(x)
+
+    model = Counting()
+    arspec_torch.attach(model, one("hidden", "pre_activation"))
+    assert model.runs == 0
+
+
 def test_unknown_activation_is_refused_with_the_cure() -> None:
     with pytest.raises(ar.UnsupportedError, match=r"layer 'hidden' \(Linear\), output: .*activations=\{'hidden'"):
         arspec_torch.attach(Untraceable(), one("hidden", "output"))

@@ -25,6 +25,7 @@ def attach(
     activations: Mapping[str, Any] | None = None,
     axes: Mapping[str, str] | None = None,
     roles: Mapping[type[nn.Module], Mapping[str, str]] | None = None,
+    data_parallel: bool | None = None,
 ) -> Regularization:
     """Regularize a model as `spec` says; add `total()` to the loss after each forward pass.
 
@@ -39,6 +40,11 @@ def attach(
         such as {"head": "time batch feature"}.
     roles : for classes of modules that arspec does not know, what their parameters are:
         {MyLinear: {"weight": "kernel: input output", "bias": "bias: output"}}.
+    data_parallel : under torch.distributed, whether each process holds a part of the batch
+        and gradients are averaged, as DistributedDataParallel and FSDP do: then a penalty of
+        activations is that of the whole batch, which is gathered. False where each process
+        sees the whole batch. None: True if `model` is a DistributedDataParallel; else an
+        error where it matters.
 
     Returns
     -------
@@ -70,9 +76,11 @@ def attach(
     >>> penalties = attach(model, spec)
     >>> loss = model(torch.ones(30, 2)).mean() + penalties.total()
     """
+    if data_parallel is None and isinstance(model, nn.parallel.DistributedDataParallel):
+        data_parallel = True
     model = unwrapped(model)
     sites, sources = find_sites(model, spec, activations, roles)
-    regularization = Regularization(model, sites, sources, Layout.of(model, axes))
+    regularization = Regularization(model, sites, sources, Layout.of(model, axes), data_parallel)
     for module in regularization._watched:
         check_watchable(module)
     for module in regularization._watched:
@@ -108,7 +116,9 @@ def find_sites(
 ) -> tuple[Sites, dict[str, Source]]:
     """Return which rule of a Spec meets which tensor of a model, and where the tensors come from."""
     finder = ActivationFinder(model, activations, is_activation)
-    layers, found = describe(model, Context(finder, checked_roles(roles)))
+    # To find an activation function may take a symbolic run of the model: only where a rule asks for it.
+    asked = isinstance(spec, Spec) and any(rule.placement == "output" for rule in spec.rules)
+    layers, found = describe(model, Context(finder if asked else None, checked_roles(roles)))
     matched = match_sites(spec, layers, serves=("when", "trainable_only"))
     sources = {site.key: found[site.layer, site.rule.placement] for site in matched}
     tokens: dict[Any, object] = {}

@@ -38,11 +38,12 @@ class Context:
 
     Attributes
     ----------
-    activation_of : says which activation function belongs to the affine layer at a path.
+    activation_of : says which activation function belongs to the affine layer of a name; None
+        where nobody asks.
     roles : what the parameters of modules that arspec does not know are, by class.
     """
 
-    activation_of: Finder
+    activation_of: Finder | None = None
     roles: Roles = field(default_factory=dict)
 
 
@@ -129,7 +130,7 @@ def is_affine(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED))
 
 
-def _affine(path: str, name: str, kind: str, module: Any, activation_of: Finder) -> Found:
+def _affine(path: str, name: str, kind: str, module: Any, activation_of: Finder | None) -> Found:
     axes = channel_axes(module)
     found = {
         "input": input_of(module, name, axes),
@@ -138,7 +139,7 @@ def _affine(path: str, name: str, kind: str, module: Any, activation_of: Finder)
     }
     if module.bias is not None:
         found["bias"] = parameter(module, name, "bias", "output")
-    activation = activation_of(name)
+    activation = None if activation_of is None else activation_of(name)
     if isinstance(activation, Unknown):
         return Found(path, kind, found, {"output": activation.reason})
     found["output"] = _activated(name, module, axes, activation)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from arspec import Site, Sites, SpecError, UnsupportedError
+from arspec._axes import resolve_axes
 from arspec._schedules import scheduled_step
 from arspec._sites import unfired
 from arspec_torch import _source
 from arspec_torch._engine import XP, value
 from arspec_torch._layout import Layout
 from arspec_torch._mask import NamedMask, aligned, named_masks
+from arspec_torch._parallel import gathered, must_gather
 from arspec_torch._source import Call, Captured, Source
 from arspec_torch._watch import owner_of, unwatch
 
@@ -26,8 +28,16 @@ class Regularization:
     one pass counts each time, a weight counts once.
     """
 
-    def __init__(self, model: nn.Module, sites: Sites, sources: Mapping[str, Source], layout: Layout) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Sites,
+        sources: Mapping[str, Source],
+        layout: Layout,
+        data_parallel: bool | None = None,
+    ) -> None:
         self._model = model
+        self._data_parallel = data_parallel
         self._sites = sites
         self._sources = dict(sources)
         self._layout = layout
@@ -234,6 +244,8 @@ class Regularization:
             return torch.zeros((), device=tensor.device)
         axes = self._layout.axes(site, captured)
         mask = self._mask(site, captured, axes)
+        if must_gather(self._data_parallel, site.key):
+            tensor, mask = gathered(tensor, mask, resolve_axes(tensor.dim(), axes).names)
         return value(rule.penalty, tensor, axes=axes, mean_over=rule.mean_over, mask=mask, numerics=rule.numerics)
 
     def _mask(self, site: Site, captured: Captured, axes: str | None) -> Tensor | None:
