@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from arspec import _evaluate
+from arspec._bounded import Bounded
 from arspec._namespace import NumpyNamespace
 from arspec_conformance import Mode
 
@@ -82,6 +83,13 @@ class _Float32Sums(NumpyNamespace):
         return np.sum(x, axis=axis, keepdims=True, dtype=np.float32).astype(np.float64)
 
 
+class _NarrowSums(Bounded, NumpyNamespace):
+    """Everything in float32, sums in the order of NumPy."""
+
+    def raw_sum(self, x: Any, axis: int) -> Any:
+        return np.sum(x, axis=axis, keepdims=True)
+
+
 class _NativeSums(NumpyNamespace):
     def halve(self, x: Any, axis: int) -> Any:
         return np.sum(x, axis=axis, keepdims=True)
@@ -112,6 +120,10 @@ class CoefficientOff(Right):
 
 class Float32Sums(Right):
     xp = _Float32Sums()
+
+
+class NarrowSums(Right):
+    xp = _NarrowSums("float32")
 
 
 class NativeSums(Right):

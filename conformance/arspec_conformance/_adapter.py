@@ -29,6 +29,7 @@ CAPABILITIES = {
     "mask": "value_and_gradient takes a mask",
     "empty": "tensors without elements are supported",
     "special values": "NaN and infinities are defined, not only finite numbers",
+    "identical": "float32, bfloat16 and float16 have every bit of the definition, not only bounded errors",
 }
 
 

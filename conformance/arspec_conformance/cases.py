@@ -30,7 +30,7 @@ class Case:
     name: str
     x: np.ndarray
     axes: str | None = None
-    mean_over: str = "sum"
+    mean_over: str | tuple[str, ...] = "sum"
     mask: np.ndarray | None = None
     cotangent: float = 1.0
 

@@ -31,6 +31,7 @@ class Column:
     adapter : the registered name of the adapter.
     environment : variables its process needs.
     versions, cells : what the worker said.
+    facts : whatever else it said when it started.
     seconds, cpu_seconds : what it took, the compilers it called included.
     refused : why it could not be measured, or None.
     error : how its process ended, where it broke off, with the end of its standard error.
@@ -41,6 +42,7 @@ class Column:
     environment: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     expected: int | None = None
     refused: str | None = None
     error: str | None = None
@@ -85,10 +87,21 @@ def run(
     on_event: OnEvent = lambda name, event: None,
 ) -> None:
     """Measure the columns, `jobs` processes at a time; results are stored in them."""
-    options = ["--device", device, "--profile", profile, "--dtypes", ",".join(dtypes)]
-    options += ["--penalties", ",".join(penalties)]
+    options = ["--profile", profile, "--dtypes", ",".join(dtypes), "--penalties", ",".join(penalties)]
+    start(chosen, lambda column: options, device=device, jobs=jobs, on_event=on_event)
+
+
+def start(
+    chosen: Sequence[Column],
+    options: Callable[[Column], Sequence[str]],
+    *,
+    device: str,
+    jobs: int,
+    on_event: OnEvent = lambda name, event: None,
+) -> None:
+    """Run the worker with some options for each column, `jobs` processes at a time."""
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        list(pool.map(lambda column: _run(column, options, device, on_event), chosen))
+        list(pool.map(lambda column: _run(column, ["--device", device, *options(column)], device, on_event), chosen))
 
 
 def document(chosen: Sequence[Column], *, device: str, profile: str) -> dict[str, Any]:
@@ -140,6 +153,7 @@ def _follow(process: subprocess.Popen[str], column: Column, on_event: OnEvent) -
         event = json.loads(line)
         if event["event"] == "start":
             column.versions, column.expected = event["versions"], event["cells"]
+            column.facts = {k: v for k, v in event.items() if k not in ("event", "name", "versions", "cells")}
         elif event["event"] == "cell":
             column.cells.append(event["cell"])
         elif event["event"] == "done":

@@ -1,0 +1,119 @@
+"""`arspec conformance`: does an install, or an adapter, do what the specification says?"""
+
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import arspec
+from arspec.cli._output import Exit, err, out, print_json, stop
+from arspec.cli.identity import DTYPES, _listed
+
+PROFILES = ("smoke", "quick", "standard", "full", "hunt")
+BACKENDS = ("torch", "tensorflow", "jax", "keras")
+
+Backend = Annotated[str, typer.Option(help="torch, jax, tensorflow, keras, module:object, ..., with commas.")]
+Device = Annotated[str, typer.Option(help="Where: cpu, cuda:0, ...")]
+Modes = Annotated[str, typer.Option(help="Which modes, separated by commas; by default all of each adapter.")]
+Dtypes = Annotated[str, typer.Option("--dtype", help="Which dtypes, separated by commas.")]
+Clauses = Annotated[str, typer.Option(help="Which clauses, with commas; L1-* is all about L1.")]
+Report = Annotated[Path | None, typer.Option(help="Folder for the report in every format.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
+CORES = os.cpu_count() or 1
+ALL_DTYPES = ",".join(DTYPES)
+Profile = Annotated[str, typer.Option(help=f"How much: {', '.join(PROFILES)}.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands to the application."""
+    group = typer.Typer(help="Check adapters against the specification.", no_args_is_help=True)
+    group.command("run")(run)
+    group.command("smoke")(smoke)
+    group.command("list")(list_clauses)
+    app.add_typer(group, name="conformance")
+
+
+def run(
+    backend: Backend = "",
+    device: Device = "cpu",
+    modes: Modes = "",
+    dtype: Dtypes = ALL_DTYPES,
+    clauses: Clauses = "",
+    profile: Profile = "quick",
+    report: Report = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the run whose results are in --report.")] = False,
+    waivers: Annotated[Path | None, typer.Option(help="JSON file of known failures.")] = None,
+    as_json: Json = False,
+    jobs: Jobs = CORES,
+) -> None:
+    """Ask every clause of the specification, in every mode, each backend in a process of its own.
+
+    Exit code 0: all that ran conform. 1: one does not. 2: a backend that was named, or every
+    one, could not run.
+    """
+    if profile not in PROFILES:
+        stop(f"unknown profile {profile!r}; allowed: {', '.join(PROFILES)}.", Exit.COULD_NOT_RUN)
+    if resume and report is None:
+        stop("--resume needs --report, the folder that holds the results.", Exit.COULD_NOT_RUN)
+    chosen = {"device": device, "profile": profile, "modes": _listed(modes), "clauses": _listed(clauses)}
+    _run({**chosen, "dtypes": _listed(dtype)}, _listed(backend), report, resume, waivers, as_json, jobs)
+
+
+def smoke(backend: Backend = "", device: Device = "cpu", as_json: Json = False, jobs: Jobs = CORES) -> None:
+    """Ask a few clauses of three penalties: is the adapter wired up right? Takes seconds."""
+    asked = {"device": device, "profile": "smoke", "modes": [], "clauses": [], "dtypes": ["float32"]}
+    _run(asked, _listed(backend), None, False, None, as_json, jobs)
+
+
+def list_clauses(clauses: Clauses = "", as_json: Json = False) -> None:
+    """Print the clauses: what a conforming adapter does, sentence by sentence."""
+    from arspec_conformance import suite, suite_terminal
+
+    try:
+        chosen = suite.chosen_clauses(_listed(clauses))
+    except arspec.SpecError as error:
+        stop(str(error), Exit.COULD_NOT_RUN)
+    if as_json:
+        print_json([{k: v for k, v in asdict(clause).items() if k != "check"} for clause in chosen])
+    else:
+        suite_terminal.show_clauses(out(), chosen)
+
+
+def _run(
+    asked: dict[str, Any],
+    named: list[str],
+    folder: Path | None,
+    resume: bool,
+    waivers: Path | None,
+    as_json: bool,
+    jobs: int,
+) -> None:
+    from arspec_conformance import matrix, suite, suite_terminal
+    from arspec_conformance.waivers import apply, read_waivers
+
+    try:
+        known = () if waivers is None else read_waivers(waivers)
+        columns = matrix.columns(named or BACKENDS)
+        request = suite.Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()})
+        suite.check(request)
+        journal = None if folder is None else suite.Journal(folder, request, resume=resume)
+        if journal is not None:
+            journal.restore(columns)
+    except (arspec.SpecError, OSError) as error:
+        stop(str(error), Exit.COULD_NOT_RUN)
+    with suite_terminal.progress(err(), columns) as on_event:
+        suite.measure(columns, request, jobs=jobs, journal=journal, on_event=on_event)
+    stale = apply(known, columns, datetime.now(UTC).date())
+    document = suite.document(columns, request, stale)
+    if as_json:
+        print_json(document)
+    else:
+        suite_terminal.show(out(), document)
+    refused = [column for column in columns if column.refused]
+    if len(refused) == len(columns) or (named and refused):
+        raise typer.Exit(Exit.COULD_NOT_RUN)
+    raise typer.Exit(Exit.OK if document["conforms"] else Exit.FAILED)

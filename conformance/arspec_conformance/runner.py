@@ -1,0 +1,142 @@
+"""Run clauses on one adapter: clause × mode × dtype, each with a verdict."""
+
+import itertools
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from arspec_conformance._adapter import COMPILED, COSTLY, INSTANT, Adapter, Mode
+from arspec_conformance.bench import Bench, Violation
+from arspec_conformance.cases import DTYPES
+from arspec_conformance.clauses import Clause
+from arspec_conformance.family import members
+from arspec_conformance.identity import SAMPLE
+
+PASS, QUALITY, FAIL, WAIVED, UNSUPPORTED, NOTRUN = "PASS", "QUALITY", "FAIL", "WAIVED", "UNSUPPORTED", "NOTRUN"
+PROFILES = {"smoke": 1, "quick": 4, "standard": 10, "full": 40, "hunt": 200}  # with the examples drawn
+SMOKED = ("l1", "linf", "group_lasso feature")
+ONCE = Mode("once")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One cell of the run: a clause in a mode for a dtype."""
+
+    clause: Clause
+    mode: Mode
+    dtype: str
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one question; the counts are those of `bench.Tally`."""
+
+    clause: str
+    tier: str
+    mode: str
+    dtype: str
+    status: str
+    message: str = ""
+    trials: int = 0
+    observed: int = 0
+    worst: float = 0.0
+    worst_in_u: dict[str, float] = field(default_factory=dict)
+    worst_input: dict[str, Any] | None = None
+    token: str | None = None
+    seconds: float = 0.0
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return asdict(self)
+
+
+def questions(
+    adapter: Adapter,
+    clauses: Sequence[Clause],
+    *,
+    device: str = "cpu",
+    profile: str = "quick",
+    dtypes: Collection[str] = tuple(DTYPES),
+    modes: Collection[str] = (),
+) -> Iterator[Question]:
+    """Yield what a profile asks an adapter. A clause it asks nowhere is not among them."""
+    served = [dtype for dtype in DTYPES if dtype in dtypes and dtype in adapter.dtypes(device)]
+    chosen = [mode for mode in adapter.modes() if not modes or mode.name in modes]
+    for clause in clauses:
+        if clause.once:
+            yield Question(clause, ONCE, "float32")
+            continue
+        for dtype, mode in itertools.product(served, chosen):
+            about = dtype in (clause.dtypes or served) and dtype in (mode.dtypes or served)
+            if about and clause.level <= reach(profile, mode, clause, dtype, mode is chosen[0]):
+                yield Question(clause, mode, dtype)
+
+
+def reach(profile: str, mode: Mode, clause: Clause, dtype: str, first: bool = False) -> int:
+    """Return up to which level a profile asks the clauses of a penalty; 0 is not at all.
+
+    Level 1 needs one shape and one set of options, so that a compiler runs once for it.
+    `first` says whether the mode is the first one of the adapter.
+    """
+    (member, *_) = members([clause.subject])
+    if member.of_kernel and not mode.sizes_known:
+        return 0
+    narrow, sampled = dtype != "float32", member.label in SAMPLE
+    if profile == "smoke":
+        return (2, 1, 0)[mode.cost] if member.label in SMOKED and not narrow else 0
+    if profile == "quick":
+        if mode.cost == INSTANT and first:
+            return 3 if not narrow else 1 + sampled
+        if mode.cost == COSTLY:
+            return int(sampled and not narrow)
+        return int(sampled) if narrow else 1 + (sampled and mode.cost == COMPILED)
+    if profile == "standard":
+        return (3, 1 if narrow else 2, int(not narrow or sampled))[mode.cost]
+    return (3, 3, 2)[mode.cost]
+
+
+def run(
+    adapter: Adapter,
+    asked: Sequence[Question],
+    *,
+    device: str = "cpu",
+    profile: str = "quick",
+) -> Iterator[Result]:
+    """Answer questions one by one."""
+    has = adapter.capabilities()
+    for question in asked:
+        clause = question.clause
+        result = Result(clause.id, clause.tier, question.mode.name, question.dtype, PASS)
+        missing = [need for need in clause.needs if need not in has]
+        if missing:
+            result.status, result.message = UNSUPPORTED, f"the adapter does not declare {', '.join(missing)}"
+            yield result
+            continue
+        bench = Bench(
+            adapter,
+            question.mode,
+            question.dtype,
+            device,
+            clause.id,
+            examples=PROFILES[profile],
+            random=profile == "hunt",
+        )
+        _judged(clause, bench, result)
+        yield result
+
+
+def _judged(clause: Clause, bench: Bench, result: Result) -> None:
+    """Run the check of a clause, and write what came of it into the result."""
+    started = time.perf_counter()
+    try:
+        clause.check(bench)
+    except Violation as error:
+        result.status, result.message = FAIL if clause.must else QUALITY, str(error)
+    tally = bench.tally
+    result.trials, result.observed, result.token = tally.trials, tally.observed, tally.token
+    result.worst, result.worst_in_u, result.worst_input = tally.worst, tally.worst_in_u, tally.worst_input
+    if result.status == PASS and not tally.observed:
+        # A check that saw nothing has shown nothing.
+        result.status, result.message = FAIL, "vacuous: the check compared nothing"
+    result.seconds = round(time.perf_counter() - started, 4)
