@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import arspec as ar
@@ -107,3 +108,22 @@ def test_forward_over_reverse_is_never_silently_zero(size: int) -> None:
         dual = torch.autograd.forward_ad.make_dual(x.requires_grad_(), along)
         with pytest.raises(RuntimeError, match="Nested forward mode"):
             torch.autograd.grad(value(ar.L2(0.5), dual), dual)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo asks every tensor for it
+@pytest.mark.parametrize("mask", [None, torch.tensor([True, False, True])])
+def test_a_compiled_step_does_not_compile_the_backward_pass_of_every_penalty(mask: torch.Tensor | None) -> None:
+    linear = torch.nn.Linear(2, 4)
+    penalties = [ar.L1(0.1), ar.L2(0.1), ar.L1(0.1) + ar.L2(0.1), ar.Huber(0.1, delta=1.0), ar.Hoyer(0.1)]
+    penalties += [ar.L1L2(0.1, 0.1), ar.StudentT(0.1), ar.Tanh(0.1), ar.Binarize(0.1), ar.L2Norm(0.1), ar.LInf(0.1)]
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=8):
+        for penalty in penalties:
+            outside = torch.compiler.disable(lambda h, penalty=penalty: value(penalty, h, mask=mask))
+
+            def step(x: torch.Tensor, outside: Any = outside) -> None:
+                h = linear(x)
+                (h.sum() + outside(h)).backward()
+
+            linear.zero_grad()
+            torch.compile(step, backend="eager")(torch.ones(3, 2))
+            assert linear.weight.grad is not None

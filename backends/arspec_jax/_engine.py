@@ -59,6 +59,9 @@ class JaxNamespace(Namespace):
         """|x| whose derivative at 0 is 0; JAX's own is +1."""
         return _abs(x)
 
+    def log1p(self, x: Array) -> Array:
+        return _log1p(x)
+
     def raw_matmul(self, x: Array, y: Array) -> Array:
         # `jnp.matmul` asks for float64 by name, which vmap, outside of enable_x64, would make float32.
         return lax.dot(x, y, precision=lax.Precision.HIGHEST)
@@ -84,6 +87,16 @@ def _abs(x: Array) -> Array:
 @_abs.defjvp
 def _abs_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return _abs(primals[0]), jnp.sign(primals[0]) * tangents[0]
+
+
+@jax.custom_jvp
+def _log1p(x: Array) -> Array:
+    return _XP.log1p_by_log(x)
+
+
+@_log1p.defjvp
+def _log1p_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _log1p(primals[0]), tangents[0] / (1.0 + primals[0])
 
 
 def _fold(x: Array, axis: int) -> Array:

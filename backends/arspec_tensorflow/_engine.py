@@ -26,7 +26,6 @@ class _Library:
     sqrt = staticmethod(tf.sqrt)
     exp = staticmethod(tf.exp)
     log = staticmethod(tf.math.log)
-    log1p = staticmethod(tf.math.log1p)
     tanh = staticmethod(tf.tanh)
     cos = staticmethod(tf.cos)
     matmul = staticmethod(tf.matmul)
@@ -86,6 +85,9 @@ class TensorFlowNamespace(Namespace):
     def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(x)
 
+    def log1p(self, x: tf.Tensor) -> tf.Tensor:
+        return _log1p(x)
+
     def raw_max(self, x: tf.Tensor, axis: tuple[int, ...]) -> tf.Tensor:
         return tf.reduce_max(x, axis=list(axis), keepdims=True) if axis else x
 
@@ -118,6 +120,11 @@ class BoundedTensorFlowNamespace(Bounded, TensorFlowNamespace):
 
 
 XP = TensorFlowNamespace()
+
+
+@tf.custom_gradient
+def _log1p(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    return XP.log1p_by_log(x), lambda upstream: upstream / (1.0 + x)
 
 
 @tf.autograph.experimental.do_not_convert

@@ -36,8 +36,8 @@ def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, kno
 
 def evaluate(penalty: Penalty, x: Tensor, mask: Tensor | None, axes: Axes) -> Tensor:
     """Return the penalty of x, which autograd can differentiate."""
-    if mask is None and axes.numerics == "identical" and _plain.is_shared(x) and unpack_dual(x).tangent is None:
-        return _EagerValue.apply(x, penalty, axes)  # pyright: ignore[reportReturnType]
+    if _plain.is_shared(x) and unpack_dual(x).tangent is None and (mask is None or _plain.is_shared(mask)):
+        return _EagerValue.apply(x, mask, penalty, axes)  # pyright: ignore[reportReturnType]
     return _apply(_Value, x, mask, penalty, axes)
 
 
@@ -45,15 +45,16 @@ class _EagerValue(torch.autograd.Function):
     """`_Value` outside of every transformation, where torch can be asked for less."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, penalty: Penalty, axes: Axes) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, x: Tensor, mask: Tensor | None, penalty: Penalty, axes: Axes) -> Tensor:
+        ctx.save_for_backward(x, mask)
         ctx.penalty, ctx.axes = penalty, axes
-        return _value(penalty, x, axes, known=True)
+        return _value(penalty, x, _evaluate.attach_mask(axes, mask), known=True)
 
     @staticmethod
+    @torch.compiler.disable  # or a compiled function that calls backward() compiles this anew for every penalty
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return _backward(x, None, cotangents[0], ctx.penalty, ctx.axes, known=True), None, None
+        x, mask = ctx.saved_tensors
+        return _backward(x, mask, cotangents[0], ctx.penalty, ctx.axes, known=True), None, None, None
 
 
 def _backward(
