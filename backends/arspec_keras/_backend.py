@@ -145,7 +145,10 @@ def as_mask(mask: Any) -> Any:
 def loop(
     step: Callable[..., Any], sequences: Any, states: list[Any], *, go_backwards: bool, mask: Any, unroll: bool
 ) -> Any:
-    """Run a step over time in Keras' own loop and return what it gives at every step, in the order of the loop."""
+    """Run a step over time in Keras' own loop and return what it gives at every step, in the order of the loop.
+
+    A masked step gives 0: otherwise the loop of JAX takes the first state for what it gave before.
+    """
     _, outputs, _ = keras_backend.rnn(
         step,
         sequences,
@@ -154,5 +157,6 @@ def loop(
         mask=mask,
         unroll=unroll,
         input_length=sequences.shape[1],
+        zero_output_for_mask=True,
     )
     return outputs

@@ -7,11 +7,15 @@ from typing import Any
 
 import keras
 from arspec import Layer
-from arspec_keras._recurrent import is_walked, steps_of
+from arspec_keras._recurrent import ALL_STEPS, is_walked, steps_of
 from arspec_keras._weights import is_attention, weights_of
 
 _SPATIAL = {3: "time", 4: "height width", 5: "depth height width"}
 _RUNS_IN_A_LOOP = (keras.layers.RNN, keras.layers.TimeDistributed)
+_FOREIGN_CELL = (
+    "its cell is a {cell}, whose steps are known to itself alone; they have names in layers over an LSTMCell, "
+    "GRUCell or SimpleRNNCell. With return_sequences=True placement 'output' has every step."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ def describe(layer: keras.Layer, path: str, unseen: str = "", *, inside: bool = 
     before = "" if "pre_activation" in activations or "kernel" not in weights else _hidden_activation(layer)
     if before:
         refused["pre_activation"] = before
+    if isinstance(layer, keras.layers.RNN) and not is_walked(layer):
+        refused |= dict.fromkeys(ALL_STEPS, _FOREIGN_CELL.format(cell=type(layer.cell).__name__))
     refusal = unseen or _rematerialized(layer)
     if refusal:
         refused |= dict.fromkeys(activations, refusal)

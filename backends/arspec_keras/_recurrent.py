@@ -18,6 +18,7 @@ _STEPS: dict[type, tuple[str, ...]] = {
     keras.layers.LSTMCell: ("cell_state", "input_gate", "forget_gate", "cell_gate", "output_gate"),
     keras.layers.GRUCell: ("update_gate", "reset_gate", "cell_gate"),
 }
+ALL_STEPS = frozenset({"hidden_state"}.union(*_STEPS.values()))
 
 
 def steps_of(layer: keras.Layer) -> tuple[str, ...]:

@@ -68,6 +68,8 @@ def _found(layer: keras.Layer) -> Iterator[tuple[str, Weight | str]]:
         yield from _of_einsum(layer)
     elif isinstance(layer, keras.layers.RNN):
         yield from _of_cell(layer.cell)
+    elif hasattr(layer, "recurrent_kernel"):
+        yield from _of_cell(layer)
     else:
         yield from _of_layer(layer)
 
