@@ -403,7 +403,7 @@ def test_both_directions() -> None:
     inner = keras.layers.LSTM(2, name="lstm", recurrent_regularizer=keras.regularizers.L2(0.5))
     model = keras.Sequential([keras.Input((5, 3)), keras.layers.Bidirectional(inner, name="both")])
     expected = [
-        ar.Rule(ar.L2(0.5), layer=f"both/{direction}_lstm", placement="recurrent_kernel")
+        ar.Rule(ar.L2(0.5), layer=f"both/{direction}", placement="recurrent_kernel")
         for direction in ("forward", "backward")
     ]
     assert list(HERE.read(described(model)).rules) == expected
@@ -468,7 +468,7 @@ UNREAD = {
     "directions in Keras 2": (
         "2.3.1",
         layer_config("Bidirectional", "both", layer=layer_config("LSTM", "lstm", kernel_regularizer=L2)),
-        "both/backward_lstm.kernel_regularizer: which direction is penalized changed",
+        "both/backward.kernel_regularizer: which direction is penalized changed",
     ),
     "a model in TimeDistributed": (
         "2.15.0",

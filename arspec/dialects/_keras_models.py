@@ -8,6 +8,7 @@ returns its state once per output; Keras 3 drops the weight penalties of a froze
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from arspec._errors import SpecError, UnsupportedError, shown
@@ -90,34 +91,29 @@ def notes_of_model(document: Any) -> list[str]:
     return [f"the optimizer has weight_decay={decay!r}, decoupled in Keras: no penalty, and not in the rules."]
 
 
-def _walk(node: Any, parent: Found) -> Iterator[Found]:
+def _walk(node: Any, parent: Found, direction: str = "") -> Iterator[Found]:
     if not isinstance(node, Mapping) or "class_name" not in node or "config" not in node:
         raise SpecError(f"got {shown(node)} in a model config; expected a layer with 'class_name' and 'config'.")
     config = node["config"] if isinstance(node["config"], Mapping) else {"layers": node["config"]}
-    name = str(config.get("name") or node.get("name") or "")
-    if parent.kind == "Bidirectional" and not name.startswith(("forward_", "backward_")):
-        name = f"forward_{name}"
+    name = direction or str(config.get("name") or node.get("name") or "")
     path = f"{parent.path}/{name}" if parent.path else name
     wraps = "layer" in parent.config or "cell" in parent.config
     around = (parent.path, parent.kind) if wraps else (parent.wrapper, parent.wrapped_by)
     found = Found(path, str(node["class_name"]), config, parent.frozen or config.get("trainable") is False, *around)
     yield found
-    for child in _children(found):
-        yield from _walk(child, found)
+    names = ("forward", "backward") if found.kind == "Bidirectional" else repeat("")
+    for child, direction in zip(_children(found), names, strict=False):
+        yield from _walk(child, found, direction)
 
 
 def _children(found: Found) -> list[Any]:
-    """Return the nodes inside a layer; a Bidirectional that names one direction has the other alike."""
+    """Return the nodes inside a layer; a Bidirectional that holds one layer makes another like it."""
     config = found.config
     for key in ("layers", "cells"):
         if isinstance(config.get(key), list):
             return config[key]
     inner = [config[key] for key in ("layer", "backward_layer", "cell") if isinstance(config.get(key), Mapping)]
-    if found.kind == "Bidirectional" and len(inner) == 1 and isinstance(inner[0].get("config"), Mapping):
-        given = inner[0]["config"]
-        name = "backward_" + str(given.get("name", "")).removeprefix("forward_")
-        inner.append({**inner[0], "config": {**given, "name": name}})
-    return inner
+    return inner * 2 if found.kind == "Bidirectional" and len(inner) == 1 else inner
 
 
 def rules_of_slot(found: Found, slot: str, regularizer: Any, generation: Generation) -> tuple[list[Rule], str | None]:
