@@ -1,6 +1,6 @@
 """`attach`: regularize an existing nn.Module without rewriting it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,8 +11,9 @@ from arspec._sites import each_parameter_once, match_sites
 from arspec_torch import _source
 from arspec_torch._activations import ActivationFinder
 from arspec_torch._attention import TRANSFORMERS, keep_slow_path
-from arspec_torch._layers import Context, describe, is_activation
+from arspec_torch._layers import Context, describe, is_activation, named_layers
 from arspec_torch._layout import Layout
+from arspec_torch._native import own_rules
 from arspec_torch._regularization import Regularization
 from arspec_torch._source import Source
 from arspec_torch._watch import check_watchable, owner_of, watch
@@ -20,7 +21,7 @@ from arspec_torch._watch import check_watchable, owner_of, watch
 
 def attach(
     model: nn.Module,
-    spec: Spec,
+    spec: Spec | None = None,
     *,
     activations: Mapping[str, Any] | None = None,
     axes: Mapping[str, str] | None = None,
@@ -32,7 +33,8 @@ def attach(
     Parameters
     ----------
     model : any nn.Module. Its parameters, buffers and state_dict stay as they are.
-    spec : the rules. A layer is named by its path, "/" or "." between the parts.
+    spec : the rules. A layer is named by its path, "/" or "." between the parts. None: only
+        those of the `ActivityRegularization` layers, which are found in any case.
     activations : for the placement "output" of a layer whose activation function arspec
         cannot find by itself: path of the layer to a function, to the path of a module, or
         to None if there is none.
@@ -79,30 +81,57 @@ def attach(
     if data_parallel is None and isinstance(model, nn.parallel.DistributedDataParallel):
         data_parallel = True
     model = unwrapped(model)
+    spec = with_own_rules(model, spec)
     sites, sources = find_sites(model, spec, activations, roles)
-    regularization = Regularization(model, sites, sources, Layout.of(model, axes), data_parallel)
+    regularization = Regularization(model, spec, sites, sources, Layout.of(model, axes), data_parallel)
     for module in regularization._watched:
         check_watchable(module)
     for module in regularization._watched:
         watch(module, regularization)
-    regularization._handles = _keep_slow_paths(model, regularization._watched)
+    regularization._handles = slow_paths(model, regularization._watched)
     return regularization
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def inside(model: nn.Module) -> nn.Module:
     """Return the model inside of what torch.compile, DDP and DataParallel put around it.
 
     Raises
     ------
-    SpecError: it is no module, or rules are attached to a part of it already.
+    SpecError: it is no module.
     """
     if not isinstance(model, nn.Module):
         raise SpecError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
     while _source.inner(model) is not model or isinstance(model, _REPLICATED):
         model = model.module if isinstance(model, _REPLICATED) else _source.inner(model)
+    return model
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model `inside`, to which nothing is attached.
+
+    Raises
+    ------
+    SpecError: it is no module, or rules are attached to a part of it already.
+    """
+    model = inside(model)
     if any(owner_of(module) is not None for module in model.modules()):
         raise SpecError("the model is already attached; put all rules into one Spec, or call detach() first.")
     return model
+
+
+def with_own_rules(model: nn.Module, spec: Spec | None) -> Spec:
+    """Return a Spec and the rules that layers of the model say themselves.
+
+    Raises
+    ------
+    SpecError: there is neither, or `spec` is none.
+    """
+    own = own_rules(model, named_layers(model))
+    if spec is None and not own:
+        raise SpecError("no spec, and no ActivityRegularization in the model; expected one of them.")
+    if spec is not None and not isinstance(spec, Spec):
+        raise SpecError(f"spec={spec!r}; expected a Spec, such as Spec([Rule(...)]) or load('spec.json').")
+    return Spec([*(() if spec is None else spec.rules), *own])
 
 
 _REPLICATED = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -117,7 +146,7 @@ def find_sites(
     """Return which rule of a Spec meets which tensor of a model, and where the tensors come from."""
     finder = ActivationFinder(model, activations, is_activation)
     # To find an activation function may take a symbolic run of the model: only where a rule asks for it.
-    asked = isinstance(spec, Spec) and any(rule.placement == "output" for rule in spec.rules)
+    asked = any(rule.placement == "output" for rule in spec.rules)
     layers, found = describe(model, Context(finder if asked else None, checked_roles(roles)))
     matched = match_sites(spec, layers, serves=("when", "trainable_only"))
     sources = {site.key: found[site.layer, site.rule.placement] for site in matched}
@@ -153,8 +182,9 @@ def checked_roles(roles: Mapping[type[nn.Module], Mapping[str, str]] | None) -> 
     return checked
 
 
-def _keep_slow_paths(model: nn.Module, watched: Mapping[nn.Module, Any]) -> list[Any]:
-    """Keep torch from fusing the Transformer layers that hold watched modules."""
+def slow_paths(model: nn.Module, watched: Iterable[nn.Module]) -> list[Any]:
+    """Keep torch from fusing the Transformer layers that hold watched modules; return the handles."""
+    met = set(watched)
     holders = [module for module in model.modules() if isinstance(module, TRANSFORMERS)]
-    held = [h for h in holders if any(inner is not h and inner in watched for inner in h.modules())]
+    held = [h for h in holders if any(inner is not h and inner in met for inner in h.modules())]
     return [holder.register_forward_pre_hook(keep_slow_path) for holder in held]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from arspec import Layer
 from arspec_torch import _attention, _recurrent
 from arspec_torch._activations import Activation, Unknown
+from arspec_torch._native import ActivityRegularization
 from arspec_torch._source import Found, Source, input_of, named_inside, output_of, parameter, transformed
 
 _SPATIAL = {1: "time", 2: "height width", 3: "depth height width"}
@@ -206,6 +207,8 @@ def _ends(name: str, module: nn.Module) -> dict[str, Source]:
 def _unknown(path: str, name: str, kind: str, module: nn.Module, roles: Roles) -> Found:
     """Return a layer without parameters, or one of a class that arspec does not know."""
     axes = "channels first" if kind.startswith(_POOLS) else "unknown"
+    if isinstance(module, ActivityRegularization):
+        axes = module.axes or axes
     ends = {"input": input_of(module, name, axes), "output": output_of(module, name, axes)}
     if is_activation(module):
         ends["pre_activation"] = ends["input"]

@@ -50,8 +50,11 @@ class Layout:
         checked = {path: _checked(path, names) for path, names in (stated or {}).items()}
         return cls(time_first, channels_first, checked)
 
-    def axes(self, site: Site, captured: Captured) -> str | None:
+    def axes(self, site: Site, captured: Captured, *, by_feature: bool = False) -> str | None:
         """Return the names of the axes of what was captured at a site.
+
+        `by_feature` says that it matters which axis the features are, whatever the rule, and
+        which of the others is the batch does not.
 
         Raises
         ------
@@ -66,13 +69,14 @@ class Layout:
         if captured.axes not in (None, "unknown"):
             return captured.axes
         is_last = captured.axes is None
-        if rank == 3 and self.time_first and _matters(site.rule, frozenset()):
+        if rank == 3 and self.time_first and not by_feature and _matters(site.rule, frozenset()):
             raise _unclear(site, captured, "time batch feature", "the model has modules without batch_first")
         if is_last or rank < 3:
             return None
-        if rank == 3 and self.channels_first and _matters(site.rule, frozenset({"batch"})):
+        matters = by_feature or _matters(site.rule, frozenset({"batch"}))
+        if rank == 3 and self.channels_first and matters:
             raise _unclear(site, captured, "batch feature time", "the model has convolutions over time")
-        if rank > 3 and _matters(site.rule, frozenset({"batch"})):
+        if rank > 3 and matters:
             why = "its module does not say where the features are"
             raise _unclear(site, captured, _CHANNELS_FIRST.get(rank, "batch ... feature"), why)
         return None if rank == 3 else _CHANNELS_FIRST.get(rank)

@@ -8,17 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arspec import Site, Sites, SpecError, UnsupportedError
+from arspec import Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._axes import resolve_axes
 from arspec._schedules import scheduled_step
 from arspec._sites import unfired
 from arspec_torch import _source
-from arspec_torch._engine import XP, value
+from arspec_torch._engine import value
 from arspec_torch._layout import Layout
 from arspec_torch._mask import NamedMask, aligned, named_masks
 from arspec_torch._parallel import gathered, must_gather
-from arspec_torch._source import Call, Captured, Source
+from arspec_torch._schedule import scheduled
+from arspec_torch._source import Call, Captured, Source, by_module
 from arspec_torch._watch import owner_of, unwatch
+
+_COMPILED = 1  # stands for the thread of a pass where the compiler runs, which cannot ask for it
 
 
 class Regularization:
@@ -31,17 +34,19 @@ class Regularization:
     def __init__(
         self,
         model: nn.Module,
+        spec: Spec,
         sites: Sites,
         sources: Mapping[str, Source],
         layout: Layout,
         data_parallel: bool | None = None,
     ) -> None:
         self._model = model
+        self._spec = spec
         self._data_parallel = data_parallel
         self._sites = sites
         self._sources = dict(sources)
         self._layout = layout
-        self._watched: dict[nn.Module, tuple[Site, ...]] = _by_module(model, sites, sources)
+        self._watched: dict[nn.Module, tuple[Site, ...]] = by_module(model, sites, sources)
         # An in-place module overwrites what was captured: then it is copied.
         self._copies = any(getattr(module, "inplace", False) is True for module in model.modules())
         self._masks: dict[str, NamedMask] = {}
@@ -83,7 +88,7 @@ class Regularization:
         """
         losses = self.losses()
         scheduled_step(step, [site.key for site in self._sites if site.rule.schedule is not None and step is None])
-        scaled = [_scheduled(losses[site.key], site, step) for site in self._sites]
+        scaled = [scheduled(losses[site.key], site, step) for site in self._sites]
         if not scaled:
             return torch.zeros((), device=next((p.device for p in self._model.parameters()), None))
         total = scaled[0]
@@ -122,6 +127,20 @@ class Regularization:
             yield
         finally:
             self._masks = before
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Run the model inside of `with` as if it had not run: the last pass stays what it was."""
+        before = self._losses, self._shapes
+        try:
+            yield
+        finally:
+            self._losses, self._shapes = before
+
+    @property
+    def spec(self) -> Spec:
+        """The rules, those of `ActivityRegularization` layers among them."""
+        return self._spec
 
     @property
     def sites(self) -> Sites:
@@ -180,7 +199,7 @@ class Regularization:
         is_pass = module is self._model and not self._running
         if is_pass:
             self._begin()
-        elif self._running and not torch.compiler.is_compiling() and self._running != threading.get_ident():
+        elif self._is_another_thread():
             raise UnsupportedError("the model runs in two threads at once; give each thread a deep copy.")
         try:
             early = self._captured(Call(module, args, options), watched, before=True)
@@ -197,8 +216,13 @@ class Regularization:
                 self._running = 0
         return output
 
+    def _is_another_thread(self) -> bool:
+        if torch.compiler.is_compiling() or self._running <= _COMPILED:
+            return False
+        return self._running != threading.get_ident()
+
     def _begin(self) -> None:
-        self._running = 1 if torch.compiler.is_compiling() else threading.get_ident()
+        self._running = _COMPILED if torch.compiler.is_compiling() else threading.get_ident()
         self._wants_gradient = torch.is_grad_enabled()
         self._losses = {}
         self._shapes = {}
@@ -265,19 +289,3 @@ class Regularization:
             source = self._sources[site.key]
             if source.is_parameter and _source.is_replaced(source):
                 self._losses[site.key] = self._parameter_loss(site)
-
-
-def _by_module(model: nn.Module, sites: Sites, sources: Mapping[str, Source]) -> dict[nn.Module, tuple[Site, ...]]:
-    found: dict[nn.Module, tuple[Site, ...]] = {model: ()}
-    for site in sites:
-        source = sources[site.key]
-        if not source.is_parameter:
-            found[source.module] = (*found.get(source.module, ()), site)
-    return found
-
-
-def _scheduled(loss: Tensor, site: Site, step: int | Tensor | None) -> Tensor:
-    if site.rule.schedule is None:
-        return loss
-    at_step = torch.as_tensor(step, dtype=torch.float64, device=loss.device)
-    return loss * XP.lower(site.rule.schedule.factor(at_step, xp=XP), "float32")

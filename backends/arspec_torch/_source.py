@@ -3,14 +3,14 @@
 Everything here can be copied and pickled with the model it belongs to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from arspec import SpecError, UnsupportedError
+from arspec import Site, SpecError, UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,18 @@ def own_parameters(source: Source) -> list[Tensor]:
                 f"{source.tensor} is neither a parameter nor parametrized, so it may be stale; "
                 "torch.nn.utils.weight_norm and spectral_norm have successors in torch.nn.utils.parametrizations."
             )
+    return found
+
+
+def by_module(
+    model: nn.Module, sites: Iterable[Site], sources: Mapping[str, Source]
+) -> dict[nn.Module, tuple[Site, ...]]:
+    """Return the sites at activations by the module that is watched for them; the model always is."""
+    found: dict[nn.Module, tuple[Site, ...]] = {model: ()}
+    for site in sites:
+        source = sources[site.key]
+        if not source.is_parameter:
+            found[source.module] = (*found.get(source.module, ()), site)
     return found
 
 
