@@ -1,7 +1,7 @@
 """`attach`: find out what kind of model it is, and wrap it."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arspec import Spec, SpecError
@@ -15,6 +15,7 @@ def attach(
     *,
     activations: Mapping[str, Activation] | None = None,
     batched: bool = True,
+    frozen: Sequence[str] = (),
 ) -> Forward:
     """Return a forward pass that gives the penalties of `spec` beside the output of `model`.
 
@@ -27,7 +28,11 @@ def attach(
       parameters by their path: params["hidden"]["kernel"] is the kernel of "hidden".
 
     Penalties are returned values: differentiate a loss that contains `penalties.total()`.
-    `jit`, `grad` and `vmap` go around `forward`.
+    `jit`, `grad` and `vmap` go around `forward`. Layers inside scan and checkpoint are read
+    there; one inside scan counts once per iteration, and its weights once each.
+
+    `forward(..., masks={"encoder/**": mask})` says per layer which positions are valid; the
+    `seq_lengths` of a Flax RNN are such a mask for it already.
 
     Parameters
     ----------
@@ -39,6 +44,8 @@ def attach(
         the first axis of every argument and maps the model over it, as `jax.vmap(model)`
         does, so that mean_over=("batch",) has its meaning. False: the arguments go to the
         model as they are.
+    frozen : layers that training leaves alone, by path or glob: a rule with trainable_only
+        counts 0 at their parameters. In NNX a variable that is no nnx.Param is frozen too.
 
     Returns
     -------
@@ -66,7 +73,9 @@ def attach(
     """
     if not isinstance(spec, Spec):
         raise SpecError(f"spec={spec!r}; expected a Spec, such as Spec([Rule(...)]) or load('spec.json').")
-    return Forward(_model(model, batched), spec, activations)
+    if isinstance(frozen, str):
+        raise SpecError(f"frozen={frozen!r}; expected a list of layers, such as [{frozen!r}].")
+    return Forward(_model(model, batched), spec, activations, frozen)
 
 
 def _model(model: Any, batched: bool) -> Model:

@@ -4,21 +4,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 from jax.core import Tracer
 
-from arspec import Site, Sites, Spec, SpecError, UnsupportedError
+from arspec import Site, Sites, Spec, SpecError
 from arspec._errors import did_you_mean
-from arspec._sites import each_parameter_once, match_sites, unfired
-from arspec._spec import at
-from arspec_jax._activations import Unknown, find_output
-from arspec_jax._engine import value
+from arspec._masks import masks_by_layer
+from arspec._placements import ACTIVATIONS
+from arspec._sites import each_parameter_once, match_sites, names_layer
 from arspec_jax._parts import Part
 from arspec_jax._penalties import Penalties
-from arspec_jax._trace import Name, Trace, trace
+from arspec_jax._reading import Activation, Reading, penalty, read
+from arspec_jax._sequences import Seen
+from arspec_jax._trace import Trace, trace
 
 Array = Any
-Activation = Callable[[Array], Array] | None
-Tensors = dict[str, list[Array]]
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,28 @@ class Forward:
     shapes and values of the last call for people to read.
     """
 
-    def __init__(self, model: Model, spec: Spec, activations: Mapping[str, Activation] | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        spec: Spec,
+        activations: Mapping[str, Activation] | None,
+        frozen: Sequence[str],
+    ) -> None:
         self._model = model
         self._spec = spec
         self._activations = {_slashed(path): function for path, function in (activations or {}).items()}
+        self._frozen = tuple(frozen)
         self._sites: Sites | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._values: dict[str, Array] = {}
         parts = model.known_parts()
         if parts is not None:
             self._sites = self._match(parts)
+
+    @property
+    def spec(self) -> Spec:
+        """The rules."""
+        return self._spec
 
     @property
     def sites(self) -> Sites:
@@ -77,107 +89,86 @@ class Forward:
         numbers = {key: float(v) for key, v in self._values.items() if v.shape == ()}
         return self._sites.with_results(self._shapes, numbers)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Penalties]:
-        """Run the model; return its output and the penalties of this pass."""
+    def __call__(self, *args: Any, masks: Mapping[str, Any] | None = None, **kwargs: Any) -> tuple[Any, Penalties]:
+        """Run the model; return its output and the penalties of this pass.
+
+        Parameters
+        ----------
+        args, kwargs : what the model takes.
+        masks : by the path of a layer or a glob, a boolean array over the leading axes of its
+            activations, true where they are valid; penalties there count valid positions only.
+        """
+        output, sites, parts, tensors = self._run(args, kwargs)
+        given = self._masks(sites, masks)
+        penalties = {
+            site.key: self._penalty(site, parts[site.layer], tensors[site.key], given.get(site.layer)) for site in sites
+        }
+        self._sites = sites
+        self._values = {key: one for key, one in penalties.items() if not isinstance(one, Tracer)}
+        self._shapes = {key: tuple(found[0].array.shape)[found[0].calls :] for key, found in tensors.items()}
+        schedules = {site.key: site.rule.schedule for site in sites if site.rule.schedule is not None}
+        in_training = tuple(site.key for site in sites if site.rule.when == "train")
+        return output, Penalties(penalties, schedules, in_training)
+
+    def __repr__(self) -> str:
+        return "Forward: its layers are known after the first call" if self._sites is None else repr(self.sites)
+
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Sites, dict[str, Part], dict[str, list[Seen]]]:
         call = self._model.call(args, kwargs)
         traced = trace(call.run, call.leaves)
         parts = {part.path: part for part in call.parts(traced)}
         sites = self._match(list(parts.values()))
-        readings = {site.key: self._reading(site, parts[site.layer], traced) for site in sites if _is_result(site)}
-        outputs, tensors = _read(traced, call.leaves, readings)
+        is_traced = {site.key: _is_traced(site, parts[site.layer]) for site in sites}
+        readings = {
+            site.key: read(site, parts[site.layer], traced, self._activations) for site in sites if is_traced[site.key]
+        }
+        outputs, tensors = _evaluate(traced, call.leaves, readings)
         for site in sites:
-            if not _is_result(site):
-                tensors[site.key] = [parts[site.layer].parameters[site.rule.placement].read(*args)]
-        penalties = {site.key: _penalty(site, parts[site.layer], tensors[site.key]) for site in sites}
-        self._sites = sites
-        self._values = {key: penalty for key, penalty in penalties.items() if _is_concrete(penalty)}
-        self._shapes = {key: tuple(found[0].shape) for key, found in tensors.items()}
-        schedules = {site.key: site.rule.schedule for site in sites if site.rule.schedule is not None}
-        return call.finish(outputs, traced), Penalties(penalties, schedules)
+            if not is_traced[site.key]:
+                tensors[site.key] = [Seen(parts[site.layer].parameters[site.rule.placement].read())]
+        return call.finish(outputs, traced), sites, parts, tensors
 
-    def __repr__(self) -> str:
-        return "Forward: its layers are known after the first call" if self._sites is None else repr(self.sites)
+    def _penalty(self, site: Site, part: Part, tensors: Sequence[Seen], mask: Array | None) -> Array:
+        if site.rule.placement in ACTIVATIONS:
+            return penalty(site, tensors, part.axes, mask)
+        parameter = part.parameters[site.rule.placement]
+        is_frozen = parameter.is_frozen or any(names_layer(pattern, site.layer) for pattern in self._frozen)
+        if site.rule.trainable_only and is_frozen:
+            return jnp.zeros((), jnp.float64 if tensors[0].array.dtype == jnp.float64 else jnp.float32)
+        return penalty(site, tensors, parameter.axes)
 
     def _match(self, parts: Sequence[Part]) -> Sites:
         known = {part.path: part for part in parts}
         for path, function in self._activations.items():
             _check_activation(path, function, known)
-        sites = match_sites(self._spec, [part.layer() for part in parts])
+        for pattern in self._frozen:
+            if not any(names_layer(pattern, path) for path in known):
+                raise SpecError(f"frozen names {pattern!r}, which is no layer.{did_you_mean(pattern, known)}")
+        sites = match_sites(self._spec, [part.layer() for part in parts], serves=("when", "trainable_only"))
         return each_parameter_once(sites, lambda site: _identity(site, known))
 
-    def _reading(self, site: Site, part: Part, traced: Trace) -> "_Reading":
-        """Say where the tensor of a site stands in the trace."""
-        own = Name(site.layer, site.rule.placement)
-        is_named = own in traced.named or own in traced.hidden or not part.is_affine
-        variables = _named(site, own if is_named else Name(site.layer, "pre_activation"), traced)
-        if site.rule.placement != "output" or (is_named and not part.is_custom):
-            return _Reading(variables)
-        if site.layer in self._activations:
-            return _Reading(variables, self._activations[site.layer])
-        outputs = [_known(find_output(traced.jaxpr, variable), site) for variable in variables]
-        if part.is_custom and outputs != variables:
-            raise _doubtful(
-                site, f"a {part.kind} is not a layer of the framework, and an elementwise function follows it"
-            )
-        return _Reading(outputs)
+    def _masks(self, sites: Sites, masks: Mapping[str, Any] | None) -> dict[str, Array]:
+        if masks is None:
+            return {}
+        paths = [site.layer for site in sites if site.rule.placement in ACTIVATIONS]
+        return {path: jnp.asarray(mask) for path, mask in masks_by_layer(masks, paths).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """Variables of a trace, one per call of a layer, and a function still to be applied to them."""
-
-    variables: list[Any]
-    function: Activation = None
-
-
-def _named(site: Site, name: Name, traced: Trace) -> list[Any]:
-    if name in traced.hidden:
-        raise UnsupportedError(
-            f"{site.key}: the layer runs inside {traced.hidden[name]}, where its result cannot be read. "
-            "Apply such a transformation around forward(...), not inside the model, or drop the rule."
-        )
-    if name not in traced.named:
-        raise unfired([site])
-    return traced.named[name]
-
-
-def _read(traced: Trace, leaves: Sequence[Array], readings: Mapping[str, _Reading]) -> tuple[list[Array], Tensors]:
+def _evaluate(
+    traced: Trace, leaves: Sequence[Array], readings: Mapping[str, Reading]
+) -> tuple[list[Array], dict[str, list[Seen]]]:
     """Evaluate the trace; return the outputs of the model and the tensors of each site."""
-    flat = [variable for reading in readings.values() for variable in reading.variables]
-    outputs, found = traced.run(leaves, flat)
+    requests = [request for reading in readings.values() for request in reading.requests]
+    outputs, found = traced.run(leaves, requests)
     values = iter(found)
-    tensors: Tensors = {}
-    for key, reading in readings.items():
-        tensors[key] = [next(values) for _ in reading.variables]
-        if reading.function is not None:
-            tensors[key] = [reading.function(tensor) for tensor in tensors[key]]
-    return outputs, tensors
+    return outputs, {key: reading.seen([next(values) for _ in reading.requests]) for key, reading in readings.items()}
 
 
-def _penalty(site: Site, part: Part, tensors: Sequence[Array]) -> Array:
-    """Return the sum over the calls of a layer."""
-    axes = part.axes if _is_result(site) else part.parameters[site.rule.placement].axes
-    total = None
-    for tensor in tensors:
-        with at(site.key):
-            one = value(
-                site.rule.penalty, tensor, axes=axes, mean_over=site.rule.mean_over, numerics=site.rule.numerics
-            )
-        total = one if total is None else total + one
-    return total
-
-
-def _known(found: Any, site: Site) -> Any:
-    if isinstance(found, Unknown):
-        raise _doubtful(site, found.reason)
-    return found
-
-
-def _doubtful(site: Site, reason: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{site.key}: which activation function belongs to the layer cannot be told: {reason}. Say it: "
-        f"attach(model, spec, activations={{{site.layer!r}: jax.nn.relu}}), or None for no activation."
-    )
+def _is_traced(site: Site, part: Part) -> bool:
+    """Return whether the tensor of a site is read where the layer runs."""
+    return site.rule.placement in ACTIVATIONS or part.parameters[site.rule.placement].is_stacked
 
 
 def _check_activation(path: str, function: object, parts: Mapping[str, Part]) -> None:
@@ -195,14 +186,6 @@ def _check_activation(path: str, function: object, parts: Mapping[str, Part]) ->
 def _identity(site: Site, parts: Mapping[str, Part]) -> object:
     parameter = parts[site.layer].parameters.get(site.rule.placement)
     return None if parameter is None else parameter.identity
-
-
-def _is_result(site: Site) -> bool:
-    return site.rule.placement in ("pre_activation", "output")
-
-
-def _is_concrete(x: Array) -> bool:
-    return not isinstance(x, Tracer)
 
 
 def _slashed(path: str) -> str:

@@ -2,7 +2,9 @@
 
 A parameter belongs to the layer that its path names: params["hidden"]["kernel"] is the
 kernel of "hidden". "kernel", "weight", "w" and "W" are kernels, read as (input, output),
-with the spatial axes of a convolution in front; "bias" and "b" are biases.
+with the spatial axes of a convolution in front; "bias" and "b" are biases beside a kernel.
+"recurrent_kernel", "embeddings", "scale", "shift" and the kernels of an attention are called
+as their placements; a bias beside a scale is its shift.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +12,18 @@ from typing import Any
 
 import jax
 
+from arspec._placements import PARAMETERS
 from arspec_jax._arguments import Recorder
 from arspec_jax._forward import Call
-from arspec_jax._parts import RESULT, Parameter, Part, entry_name, joined, kernel_axes
+from arspec_jax._parts import RESULT, Parameter, Part, entry_name, joined
+from arspec_jax._roles import spatial_axes
+from arspec_jax._scope import Name
 from arspec_jax._trace import Trace
 
 KERNEL_NAMES = ("kernel", "weight", "w", "W")
 BIAS_NAMES = ("bias", "b")
+Make = Callable[[str, str], Parameter]
+_MATRICES = tuple(name for name in PARAMETERS if name.endswith("_kernel") or name == "embeddings")
 
 
 class FunctionModel:
@@ -48,30 +55,43 @@ def parameters_by_layer(params: Any) -> dict[str, dict[str, Any]]:
     return layers
 
 
-def role_parameters(path: str, arrays: Mapping[str, Any]) -> tuple[dict[str, Parameter], dict[str, str]]:
-    """Return the kernel and bias among the arrays of a layer by role, and what must be refused.
+def role_parameters(arrays: Mapping[str, Any], make: Make) -> tuple[dict[str, Parameter], dict[str, str]]:
+    """Return the parameters among the arrays of a layer by placement, and what must be refused.
 
-    A bias counts only beside a kernel, so that the shift of a normalization is not one.
+    `make` makes one from the name of an array and the names of its axes.
     """
     kernels = [name for name in KERNEL_NAMES if name in arrays]
     biases = [name for name in BIAS_NAMES if name in arrays]
-    parameters, refused = {}, {}
     if len(kernels) > 1 or len(biases) > 1:
         reason = f"it has {', '.join([*kernels, *biases])}, so which one is meant is open. Keep one name per role."
         return {}, {"kernel": reason, "bias": reason}
+    parameters, refused = _named_as_placements(arrays, make)
     for name in kernels:
-        axes = kernel_axes(len(arrays[name].shape), output_first=False)
+        axes = kernel_axes(len(arrays[name].shape))
         if axes is None:
             refused["kernel"] = f"{name} has the shape {tuple(arrays[name].shape)}; expected 2 to 5 axes."
         else:
-            parameters["kernel"] = Parameter(_reader(path, name), axes)
-    if kernels and biases and len(arrays[biases[0]].shape) == 1:
-        parameters["bias"] = Parameter(_reader(path, biases[0]), "output")
+            parameters["kernel"] = make(name, axes)
+    if biases and len(arrays[biases[0]].shape) == 1:
+        one = make(biases[0], "output")
+        parameters |= {"bias": one} if kernels else {"shift": one} if "scale" in parameters else {}
     return parameters, refused
 
 
-def _reader(path: str, name: str) -> Callable[..., Any]:
-    return lambda params, *_: parameters_by_layer(params)[path][name]
+def _named_as_placements(arrays: Mapping[str, Any], make: Make) -> tuple[dict[str, Parameter], dict[str, str]]:
+    expected = {**dict.fromkeys(_MATRICES, (2, "input output")), "scale": (1, "output"), "shift": (1, "output")}
+    parameters, refused = {}, {}
+    for name, (rank, axes) in expected.items():
+        if name in arrays and len(arrays[name].shape) == rank:
+            parameters[name] = make(name, axes)
+        elif name in arrays and name not in ("depthwise_kernel", "pointwise_kernel"):
+            refused[name] = f"{name} has the shape {tuple(arrays[name].shape)}; expected {rank} axes."
+    return parameters, refused
+
+
+def kernel_axes(rank: int) -> str | None:
+    """Name the axes of a kernel by its rank, (spatial, input, output); None for another rank."""
+    return "input output" if rank == 2 else spatial_axes(rank - 2, "input output")
 
 
 def _paths(parameters: Mapping[str, Any], traced: Trace) -> list[str]:
@@ -80,10 +100,10 @@ def _paths(parameters: Mapping[str, Any], traced: Trace) -> list[str]:
 
 
 def _part(path: str, arrays: Mapping[str, Any], traced: Trace) -> Part:
-    parameters, refused = role_parameters(path, arrays)
+    parameters, refused = role_parameters(arrays, lambda name, axes: Parameter(lambda: arrays[name], axes))
     found = {name.placement for name in (*traced.named, *traced.hidden) if name.layer == path}
-    is_affine = "pre_activation" in found
-    results = RESULT if is_affine else tuple(found)
+    is_affine = "pre_activation" in found and Name(path, "hidden_state") not in traced.named
+    results = (*RESULT, *(found - set(RESULT))) if is_affine else tuple(found)
     if not found:
         cure = f'name it in the function: h = arspec_jax.site(h, layer="{path}", placement="pre_activation").'
         refused |= dict.fromkeys(RESULT, f"a plain function does not say which tensor that is; {cure}")

@@ -1,22 +1,24 @@
 """Flax Linen: `forward(variables, x, ...)`, with the options of `Module.apply`.
 
 The layers of a compact module exist only while it runs, so they are known after the first
-call: an interceptor names what each returns, and the parameters are found by their paths.
+call: an interceptor names their tensors, and the parameters are found by their paths.
 """
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from arspec import SpecError
 from arspec_jax._arguments import Recorder
-from arspec_jax._flax_kinds import is_affine, is_closed, refusals
+from arspec_jax._flax_kinds import is_rnn
+from arspec_jax._flax_parts import Leaves, children, layer_part, recurrent_part
 from arspec_jax._forward import Call
-from arspec_jax._function import parameters_by_layer, role_parameters
-from arspec_jax._parts import RESULT, Parameter, Part, joined
-from arspec_jax._site import mark
-from arspec_jax._trace import Trace
+from arspec_jax._parts import Part, entry_name, joined
+from arspec_jax._roles import Role
+from arspec_jax._watch import Ran, Watch
 
 
 class LinenModel:
@@ -35,52 +37,95 @@ class LinenModel:
                 f"forward takes the variables of the {type(self._module).__name__} first: "
                 f"forward({{'params': ...}}, x); got {type(variables).__name__}."
             )
-        modules: dict[str, Any] = {}
-        recorder = Recorder(lambda args, kwargs: self._apply(modules, args, kwargs), (args, kwargs))
+        arrays = _by_path(variables["params"])
+        watch = Watch(_fetch, lambda _, module, roles: _stacked(arrays, module, roles))
+        recorder = Recorder(lambda args, kwargs: self._apply(watch, args, kwargs), (args, kwargs))
+        return Call(recorder.leaves, recorder.run, recorder.finish, lambda _: _parts(watch.ran, arrays))
 
-        def parts(_: Trace) -> Sequence[Part]:
-            return _parts(modules, variables["params"])
+    def _apply(self, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def name_tensors(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            module, path = context.module, joined(context.module.path)
+            if context.method_name != "__call__" or not (path or _is_layer(module)):
+                return call(*args, **kwargs)
+            return watch.call(module, path or ROOT, call, args, kwargs)
 
-        return Call(recorder.leaves, recorder.run, recorder.finish, parts)
-
-    def _apply(self, modules: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        def name_results(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            result = call(*args, **kwargs)
-            path = joined(context.module.path)
-            if not path or context.method_name != "__call__":
-                return result
-            modules[path] = context.module
-            return mark(result, path, "pre_activation" if is_affine(context.module) else "output")
-
-        with nn.intercept_methods(name_results):
+        with nn.intercept_methods(name_tensors):
             return self._module.apply(*args, **kwargs)
 
 
-def _parts(modules: Mapping[str, Any], params: Any) -> list[Part]:
-    arrays = parameters_by_layer(nn.unbox(params))
-    closed = [path for path, module in modules.items() if is_closed(module)]
-    paths = [
-        path
-        for path in sorted({*arrays, *modules}, key=lambda p: (p.count("/"), p))
-        if not any(path.startswith(outer + "/") for outer in closed)
+ROOT = "model"  # the path of a module of Flax that is attached by itself
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("flax.")
+
+
+def _by_path(params: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(params))
+    return {joined(tuple(entry_name(entry) for entry in path)): leaf for path, leaf in leaves}
+
+
+def _fetch(module: nn.Module, leaf: str) -> Any:
+    found = nn.unbox(module.variables).get("params", {})
+    for name in leaf.split("/"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return None if isinstance(found, Mapping) else found
+
+
+def _stacked(arrays: Mapping[str, Any], module: nn.Module, roles: Mapping[str, Role]) -> Mapping[str, Role]:
+    leaves = _LinenLeaves(arrays, joined(module.path))
+    return {
+        name: role
+        for name, role in roles.items()
+        if any(len(leaves.shape(leaf) or ()) != role.rank for leaf in role.leaves)
+    }
+
+
+def _parts(ran: Mapping[str, Ran], arrays: Mapping[str, Any]) -> list[Part]:
+    """List the layers: those that ran, and those that only have parameters."""
+    hidden = {one.cell_path for one in ran.values() if one.cell_path is not None}
+    for one in ran.values():
+        prefix = f"{one.path}/" if one.path else ""
+        hidden |= {prefix + child for child in children(one.module, _LinenLeaves(arrays, one.path))}
+    owners = {path.rpartition("/")[0] for path in arrays} - {""}
+    known = {one.path for one in ran.values()}
+    paths = [*ran, *(path for path in owners if path not in known)]
+    return [
+        _part(path, ran.get(path), arrays)
+        for path in sorted(paths, key=lambda path: (path.count("/"), path))
+        if not any(path == inner or path.startswith(f"{inner}/") for inner in hidden)
     ]
-    return [_part(path, modules.get(path), arrays.get(path, {})) for path in paths]
 
 
-def _part(path: str, module: Any, arrays: Mapping[str, Any]) -> Part:
-    refused = dict(refusals(module)) if module is not None else {}
-    parameters, odd = ({}, {}) if refused else role_parameters(path, arrays)
-    parameters = {p: Parameter(_reader(one), one.axes) for p, one in parameters.items()}
-    affine = module is not None and is_affine(module)
-    results = RESULT if affine else ("output",) if module is not None else ()
-    kind = "params" if module is None else type(module).__name__
-    in_globs = affine or bool(parameters or odd or refused)
-    return Part(
-        *(path, kind, affine, results, parameters, {**odd, **refused}),
-        in_globs=in_globs,
-        is_custom=not affine and "kernel" in parameters,
-    )
+def _part(path: str, one: Ran | None, arrays: Mapping[str, Any]) -> Part:
+    if one is None:
+        return layer_part(path, None, _LinenLeaves(arrays, path), kind="params")
+    if is_rnn(one.module) and one.cell_path is not None:
+        return recurrent_part(path, one.module, one.cell, _LinenLeaves(arrays, one.cell_path))
+    return layer_part(path, one.module, _LinenLeaves(arrays, one.path))
 
 
-def _reader(parameter: Parameter) -> Any:
-    return lambda variables, *_: parameter.read(nn.unbox(variables["params"]))
+class _LinenLeaves(Leaves):
+    """The parameters of a module by their path in it."""
+
+    def __init__(self, arrays: Mapping[str, Any], path: str) -> None:
+        self._arrays, self._prefix = arrays, f"{path}/" if path else ""
+
+    def own(self) -> dict[str, Any]:
+        inside = {
+            path.removeprefix(self._prefix): a for path, a in self._arrays.items() if path.startswith(self._prefix)
+        }
+        return {name: array for name, array in inside.items() if "/" not in name}
+
+    def shape(self, leaf: str) -> tuple[int, ...] | None:
+        array = self._arrays.get(self._prefix + leaf)
+        return None if array is None else tuple(array.shape)
+
+    def read(self, leaf: str) -> Any:
+        return self._arrays[self._prefix + leaf]
+
+    def is_frozen(self, leaf: str) -> bool:
+        return False
+
+    def identity(self, leaf: str) -> object:
+        return sys.intern(self._prefix + leaf)

@@ -1,11 +1,11 @@
 """Flax NNX: `forward(model, x)` reads the module it is given.
 
 The module is split and merged inside the trace, so the copy can be watched freely: each of
-its layers gets a subclass of its own class that names what it returns. What the model
-changed in itself (batch statistics, counters) is written back.
+its layers gets a subclass of its own class that names its tensors. What the model changed in
+itself (batch statistics, counters) is written back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,12 +13,11 @@ from flax import nnx
 
 from arspec import SpecError, UnsupportedError
 from arspec_jax._arguments import separate
-from arspec_jax._flax_kinds import is_affine, is_closed, refusals
+from arspec_jax._flax_parts import Leaves, flax_parts
 from arspec_jax._forward import Call
-from arspec_jax._function import KERNEL_NAMES, role_parameters
-from arspec_jax._parts import RESULT, Parameter, Part, joined
-from arspec_jax._site import mark
+from arspec_jax._parts import Part, joined
 from arspec_jax._trace import Trace
+from arspec_jax._watch import Watch
 
 
 class NnxModel:
@@ -26,35 +25,40 @@ class NnxModel:
 
     def __init__(self, module: nnx.Module) -> None:
         self._kind = type(module).__name__
-        self._parts = parts_of(module)
+        self._module: nnx.Module | None = module
 
     def known_parts(self) -> Sequence[Part]:
-        return self._parts
+        """Return the layers of the module that was attached, which is then forgotten."""
+        module, self._module = self._module, None
+        return [] if module is None else parts_of(module)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         model = args[0] if args else None
         if not isinstance(model, nnx.Module):
             raise SpecError(f"forward takes the {self._kind} first: forward(model, x); got {type(model).__name__}.")
-        run = _Run(model, args[1:], kwargs)
-        return Call(run.leaves, run.run, run.finish, lambda _: parts_of(model))
+        parts = parts_of(model)
+        run = _Run(model, args[1:], kwargs, parts)
+        return Call(run.leaves, run.run, run.finish, lambda _: parts)
 
 
 class _Run:
     """One call: the arrays of the module's state, then those of the arguments."""
 
-    def __init__(self, model: nnx.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, model: nnx.Module, args: tuple[Any, ...], kwargs: dict[str, Any], parts: Sequence[Part]) -> None:
         self._model = model
         self._graph, state = nnx.split(model)
         self._state, self._state_tree = jax.tree.flatten(state)
         inputs, self._inputs = separate((args, kwargs))
         self._outputs: Any = None
+        self._stacked = {part.path: {n for n, p in part.parameters.items() if p.is_stacked} for part in parts}
         self.leaves = [*self._state, *inputs]
 
     def run(self, *leaves: Any) -> list[Any]:
         count = len(self._state)
         module = nnx.merge(self._graph, jax.tree.unflatten(self._state_tree, leaves[:count]))
         args, kwargs = self._inputs.fill(leaves[count:])
-        with _Watched(module):
+        watch = Watch(_fetch, self._roles_to_name)
+        with _Watched(module, watch):
             output = module(*args, **kwargs)  # pyright: ignore[reportCallIssue]
         graph, state = nnx.split(module)
         if graph != self._graph:
@@ -73,6 +77,10 @@ class _Run:
             _write(self._model, jax.tree.unflatten(self._state_tree, leaves), changed)
         return self._outputs.fill(arrays[count:])
 
+    def _roles_to_name(self, path: str, _: Any, roles: Mapping[str, Any]) -> Mapping[str, Any]:
+        wanted = self._stacked.get(path, set())
+        return {name: role for name, role in roles.items() if name in wanted}
+
 
 def _write(model: nnx.Module, state: Any, changed: Sequence[int]) -> None:
     """Update those variables alone that the pass has changed: others may belong to an outer trace."""
@@ -82,26 +90,30 @@ def _write(model: nnx.Module, state: Any, changed: Sequence[int]) -> None:
 
 
 class _Watched:
-    """While it is entered, the layers of a module name what they return."""
+    """While it is entered, the layers of a module name their tensors."""
 
-    def __init__(self, module: nnx.Module) -> None:
+    def __init__(self, module: nnx.Module, watch: Watch) -> None:
         self._layers = [(path, layer, type(layer)) for path, layer in layers_of(module)]
+        self._watch = watch
 
     def __enter__(self) -> None:
         for path, layer, cls in self._layers:
             if callable(layer):
-                object.__setattr__(layer, "__class__", _watching(cls, joined(path), is_affine(layer)))
+                object.__setattr__(layer, "__class__", _watching(cls, joined(path), self._watch))
 
     def __exit__(self, *error: object) -> None:
         for _, layer, cls in self._layers:
             object.__setattr__(layer, "__class__", cls)
 
 
-def _watching(cls: Any, path: str, affine: bool) -> Any:
+def _watching(cls: Any, path: str, watch: Watch) -> Any:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return mark(cls.__call__(self, *args, **kwargs), path, "pre_activation" if affine else "output")
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return cls.__call__(self, *args, **kwargs)
 
-    return type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
+        return watch.call(self, path, run, args, kwargs)
+
+    return type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__, "__original__": cls})
 
 
 def layers_of(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
@@ -112,37 +124,42 @@ def layers_of(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
 
 def parts_of(module: nnx.Module) -> list[Part]:
     """List the layers inside a module; a shared one stands at its first path."""
-    parts, closed = [], []
-    for path, layer in sorted(layers_of(module), key=lambda found: len(found[0])):
-        if any(path[: len(outer)] == outer for outer in closed):
-            continue
-        if is_closed(layer):
-            closed.append(path)
-        parts.append(_part(joined(path), layer))
-    return parts
+    found = sorted(layers_of(module), key=lambda one: len(one[0]))
+    return flax_parts([(joined(path), layer, _NnxLeaves(layer)) for path, layer in found])
 
 
-def _part(path: str, layer: Any) -> Part:
-    affine, refused = is_affine(layer), dict(refusals(layer))
-    variables = {name: v for name, v in vars(layer).items() if isinstance(v, nnx.Param) and hasattr(v, "shape")}
-    parameters, odd = ({}, {}) if refused else role_parameters(path, variables)
-    parameters = {p: Parameter(_reader(path, p), one.axes, _variable(layer, p)) for p, one in parameters.items()}
-    results = RESULT if affine else ("output",) if callable(layer) else ()
-    return Part(
-        *(path, type(layer).__name__, affine, results, parameters, {**odd, **refused}),
-        in_globs=affine or bool(odd or refused or parameters),
-        is_custom=not affine and "kernel" in parameters,
-    )
+class _NnxLeaves(Leaves):
+    """The variables of a module by their path in it."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def own(self) -> dict[str, Any]:
+        found = vars(self._module).items()
+        return {name: v for name, v in found if isinstance(v, nnx.Param) and hasattr(v, "shape")}
+
+    def shape(self, leaf: str) -> tuple[int, ...] | None:
+        variable = _variable(self._module, leaf)
+        return None if variable is None else tuple(variable.shape)
+
+    def read(self, leaf: str) -> Any:
+        return _variable(self._module, leaf)[...]
+
+    def is_frozen(self, leaf: str) -> bool:
+        return not isinstance(_variable(self._module, leaf), nnx.Param)
+
+    def identity(self, leaf: str) -> object:
+        return _variable(self._module, leaf)
 
 
-def _reader(path: str, placement: str) -> Any:
-    def read(model: nnx.Module, *_: Any) -> Any:
-        layers = {joined(found): layer for found, layer in layers_of(model)}
-        return _variable(layers[path], placement)[...]
+def _variable(module: Any, leaf: str) -> Any:
+    """Return the variable at a path inside a module, or None."""
+    found = module
+    for name in leaf.split("/"):
+        found = vars(found).get(name) if hasattr(found, "__dict__") else None
+    return found if isinstance(found, nnx.Variable) else None
 
-    return read
 
-
-def _variable(layer: Any, placement: str) -> Any:
-    names = KERNEL_NAMES if placement == "kernel" else ("bias", "b")
-    return next(vars(layer)[name] for name in names if name in vars(layer))
+def _fetch(module: Any, leaf: str) -> Any:
+    variable = _variable(module, leaf)
+    return None if variable is None else variable[...]

@@ -29,6 +29,9 @@ LINEAR = _names(
     "reduce_sum cumsum select_n reduce_window_sum split"
 )
 
+# Primitives of jax.checkpoint, by version.
+CHECKPOINTS = _names("remat remat2 checkpoint")
+
 # What people call the transformations whose inside cannot be read.
 TRANSFORMATIONS = {
     "remat": "jax.checkpoint (remat)",

@@ -9,16 +9,27 @@ from arspec import Layer
 Array = Any
 
 RESULT = ("pre_activation", "output")
-_SPATIAL = {1: "width", 2: "height width", 3: "depth height width"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a layer: how to read it from the arguments of a call, and its axes."""
+    """A parameter of a layer.
 
-    read: Callable[..., Array]
+    Attributes
+    ----------
+    read : gives it.
+    axes : names of its axes.
+    identity : the object that it is, where layers may share it.
+    is_stacked : whether it has one more axis than such a layer has, as that of a layer inside
+        a scan over layers; it is then read where the layer runs.
+    is_frozen : whether training leaves it alone.
+    """
+
+    read: Callable[[], Array]
     axes: str
     identity: object = None
+    is_stacked: bool = False
+    is_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +43,13 @@ class Part:
     results : placements of activations that it serves.
     parameters : by placement.
     refused : reasons, by placement.
-    axes : names of the axes of its result, or None for the default names.
+    axes : names of the axes of its input and its result, or None for the default names.
     in_globs : as in `arspec.Layer`.
     is_custom : whether it is a user's layer with a kernel: what follows it may or may not be
         its activation function.
+    mapped : over how many axes the adapter itself maps the layer by vmap: the batch.
+    is_unnamed : whether the framework has no order of axes of its own, so that those of a
+        tensor of more than one axis, but for the batch, have no names.
     """
 
     path: str
@@ -47,28 +61,18 @@ class Part:
     axes: str | None = None
     in_globs: bool = True
     is_custom: bool = False
+    mapped: int = 0
+    is_unnamed: bool = False
 
     def layer(self) -> Layer:
         """Describe the layer to `match_sites`."""
-        names = {"pre_activation": f"{self.kind}()", "output": f"{self.kind}()"}
+        names = {placement: f"{self.kind}.{placement}" for placement in (*self.results, *self.parameters)}
+        names |= {"input": f"{self.kind}(input)", "pre_activation": f"{self.kind}()", "output": f"{self.kind}()"}
         if self.is_affine:
             names["output"] = f"activation({self.kind}())"
-        placements = {placement: names[placement] for placement in self.results}
-        placements |= {placement: f"{self.kind}.{placement}" for placement in self.parameters}
+        offered = [*self.results, *self.parameters]
+        placements = {placement: names[placement] for placement in offered if placement not in self.refused}
         return Layer(self.path, self.kind, placements, self.refused, self.in_globs)
-
-
-def kernel_axes(rank: int, *, output_first: bool) -> str | None:
-    """Name the axes of a dense (rank 2) or convolution kernel; None for another rank.
-
-    Flax keeps (spatial, input, output), Equinox (output, input, spatial).
-    """
-    if rank == 2:
-        return "output input" if output_first else "input output"
-    if rank - 2 not in _SPATIAL:
-        return None
-    spatial = _SPATIAL[rank - 2]
-    return f"output input {spatial}" if output_first else f"{spatial} input output"
 
 
 def joined(path: tuple[Any, ...]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from arspec._errors import did_you_mean
+from arspec._errors import SpecError, did_you_mean
 from arspec._schedules import Schedule, scheduled_step
 from arspec_jax._engine import schedule_factor
 
@@ -27,30 +27,49 @@ class Penalties(Mapping[str, Array]):
     0.75 ['hidden/kernel/l2', 'out/kernel/l2']
     """
 
-    def __init__(self, values: Mapping[str, Array], schedules: Mapping[str, Schedule] | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Array],
+        schedules: Mapping[str, Schedule] | None = None,
+        in_training: Iterable[str] = (),
+    ) -> None:
         self._values = dict(values)
         self._schedules = dict(schedules or {})
+        self._in_training = tuple(in_training)
 
-    def total(self, step: Any = None) -> Array:
+    def total(self, step: Any = None, *, training: bool | None = None) -> Array:
         """Return the sum of all penalties, added in the order of the rules: a 0-d array.
 
         Parameters
         ----------
         step : the training step, from 0, where a rule has a schedule; may be traced. Its
             penalty is then multiplied by the factor of the schedule at this step.
+        training : whether this is training, where a rule says when="train". In evaluation
+            its penalty is left out.
 
         Raises
         ------
-        SpecError: a rule has a schedule and no step is given.
+        SpecError: a rule has a schedule and no step is given, or says when="train" and
+            training is not given.
         """
         scheduled_step(step, list(self._schedules))
-        values = [self._scheduled(key, step) for key in self._values]
+        values = [self._scheduled(key, step) for key in self._values if self._counts(key, training)]
         if not values:
             return jnp.zeros(())
         total = values[0]
         for value in values[1:]:
             total = total + value
         return total
+
+    def _counts(self, key: str, training: bool | None) -> bool:
+        if key not in self._in_training:
+            return True
+        if not isinstance(training, bool):
+            raise SpecError(
+                f"{key} counts in training only (when='train'); got training={training!r}. "
+                "Say total(training=True), or False in evaluation."
+            )
+        return training
 
     def _scheduled(self, key: str, step: Any) -> Array:
         if key not in self._schedules:
@@ -73,9 +92,9 @@ class Penalties(Mapping[str, Array]):
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], tuple[Any, ...]]:
         children = [(jax.tree_util.DictKey(key), value) for key, value in self._values.items()]
-        return children, (tuple(self._values), tuple(self._schedules.items()))
+        return children, (tuple(self._values), tuple(self._schedules.items()), self._in_training)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], values: Iterable[Array]) -> "Penalties":
-        keys, schedules = static
-        return cls(dict(zip(keys, values, strict=True)), dict(schedules))
+        keys, schedules, in_training = static
+        return cls(dict(zip(keys, values, strict=True)), dict(schedules), in_training)

@@ -1,6 +1,6 @@
 """A name for a tensor inside a traced function: an identity that the trace remembers."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +15,61 @@ Array = Any
 
 site_p = Primitive("arspec_site")
 
+# Placements that belong to one step of a recurrent layer.
+STEPS = (
+    "hidden_state",
+    "cell_state",
+    "input_gate",
+    "forget_gate",
+    "cell_gate",
+    "output_gate",
+    "reset_gate",
+    "update_gate",
+)
 
-def site(x: Array, /, *, layer: str, placement: str) -> Array:
+
+class Label(NamedTuple):
+    """What is static about a named tensor.
+
+    Attributes
+    ----------
+    layer, placement : its name.
+    walk : "" for a whole tensor; "step" for one step of a recurrent cell, and "reversed" for
+        one of a walk that meets the last step first; "named" for a tensor that a person
+        named, which is one step if it stands in a scan.
+    beside : what the further operands are: "mask", over the leading axes of the sequence, and
+        "before", the state a cell starts from.
+    mapped : over how many axes vmap has mapped it; they stand in front.
+    """
+
+    layer: str
+    placement: str
+    walk: str = ""
+    beside: tuple[str, ...] = ()
+    mapped: int = 0
+
+
+def site(x: Array, /, *, layer: str, placement: str, mask: Array | None = None) -> Array:
     """Name the tensor `x` inside a plain function, so that rules can meet it; return it unchanged.
 
     Parameters
     ----------
     x : array of any shape and floating dtype.
     layer : path that rules use, such as "hidden" or "encoder/0".
-    placement : "pre_activation" or "output".
+    placement : of an activation, such as "pre_activation", "output" or "hidden_state".
+    mask : boolean array over the leading axes of x, true where x is valid, or None. Penalties
+        at this name count valid positions only.
 
     Notes
     -----
     Outside `attach` it does nothing; compiled, it costs nothing. A name used several times
-    counts each time.
+    counts each time. In the body of a scan a state or a gate is one step of a sequence, whose
+    axis "time" is that of the scan; any other tensor counts once per iteration.
 
     Raises
     ------
-    SpecError: `layer` is not a path, or `placement` is not a placement of activations.
+    SpecError: `layer` is not a path, `placement` is not a placement of activations, or the
+        mask is not boolean.
 
     Example
     -------
@@ -49,27 +86,40 @@ def site(x: Array, /, *, layer: str, placement: str) -> Array:
         raise SpecError(f"site: layer={layer!r}; expected a path such as 'hidden'.")
     if placement not in ACTIVATIONS:
         raise unknown("placement of an activation", placement, ACTIVATIONS)
-    return mark(jnp.asarray(x), layer, placement)
+    walk = "named" if placement in STEPS else ""
+    return mark(jnp.asarray(x), layer, placement, walk=walk, mask=mask)
 
 
-def mark(x: Array, layer: str, placement: str) -> Array:
-    """Bind the identity that carries the name; a result that is no array stays as it is."""
-    if not isinstance(x, jax.Array):
+def mark(x: Array, layer: str, placement: str, *, walk: str = "", **beside: Array | None) -> Array:
+    """Bind the identity that carries the name; a result that is no array of floats stays as it is.
+
+    `beside` may hold `mask` and `before`, as in `Label`.
+    """
+    if not isinstance(x, jax.Array) or not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    return site_p.bind(x, layer=layer, placement=placement)
+    given = {name: jnp.asarray(operand) for name, operand in beside.items() if operand is not None}
+    if "mask" in given and given["mask"].dtype != bool:
+        raise SpecError(f"{layer}/{placement}: mask has dtype {given['mask'].dtype}; expected bool.")
+    return site_p.bind(x, *given.values(), label=Label(layer, placement, walk, tuple(given)))
 
 
-def _jvp(primals: Any, tangents: Any, **name: str) -> tuple[Array, Any]:
+def _jvp(primals: Any, tangents: Any, *, label: Label) -> tuple[Array, Any]:
     # The tangent is not the tensor that was named, so it passes without a name.
-    return site_p.bind(*primals, **name), tangents[0]
+    return site_p.bind(*primals, label=label), tangents[0]
 
 
-def _batch(operands: Any, dims: Any, **name: str) -> tuple[Array, int]:
-    return site_p.bind(jnp.moveaxis(operands[0], dims[0], 0), **name), 0
+def _batch(operands: Any, dims: Any, *, label: Label) -> tuple[Array, int | None]:
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    front = [_at_front(x, d, size) for x, d in zip(operands, dims, strict=True)]
+    return site_p.bind(*front, label=label._replace(mapped=label.mapped + 1)), 0
 
 
-site_p.def_impl(lambda x, **name: x)
-site_p.def_abstract_eval(lambda aval, **name: aval)
+def _at_front(x: Array, dim: int | None, size: int) -> Array:
+    return jnp.broadcast_to(x, (size, *x.shape)) if dim is None else jnp.moveaxis(x, dim, 0)
+
+
+site_p.def_impl(lambda x, *beside, label: x)
+site_p.def_abstract_eval(lambda aval, *beside, label: aval)
 ad.primitive_jvps[site_p] = _jvp
 batching.primitive_batchers[site_p] = _batch
-mlir.register_lowering(site_p, lambda context, x, **name: [x])
+mlir.register_lowering(site_p, lambda context, x, *beside, label: [x])

@@ -1,116 +1,119 @@
-"""A forward pass as one flat jaxpr, in which named tensors can be read.
+"""A forward pass as a trace, in which named tensors can be read.
 
-Nested `jit` calls are dissolved, except activation functions of `jax.nn`, which stay whole
-so that they can be recognized. What is named inside scan, remat, cond or a custom rule is
-out of reach, and known to be.
+A tensor in the body of a checkpoint comes out as one more result; one in the body of a scan
+as one more sequence, whose first axis is that of the scan. Equations that nothing needs are
+left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.extend import core
 
-from arspec_jax._operations import JAX_NN, TRANSFORMATIONS
-from arspec_jax._site import site_p
+from arspec_jax._scope import Found, Name, Place, Scope, flatten
 
 Array = Any
-
-
-class Name(NamedTuple):
-    """What `site` says about a tensor."""
-
-    layer: str
-    placement: str
+Key = tuple[int, int]  # of a scope, and of a variable in it
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A flat jaxpr and the named variables in it.
+    """The scopes of a pass and the places named in them."""
 
-    Attributes
-    ----------
-    jaxpr : without `jit` calls, but for activation functions.
-    consts : values of its constvars.
-    named : for each name, one variable per call, in order.
-    hidden : for each name inside a transformation, the name of that transformation.
-    """
+    scope: Scope
+    found: Found
 
-    jaxpr: core.Jaxpr
-    consts: tuple[Array, ...]
-    named: dict[Name, list[core.Var]]
-    hidden: dict[Name, str]
+    @property
+    def named(self) -> dict[Name, list[Place]]:
+        return self.found.named
 
-    def run(self, leaves: Sequence[Array], wanted: Sequence[core.Var]) -> tuple[list[Array], list[Array]]:
-        """Evaluate and return the outputs and the `wanted` variables."""
-        extended = self.jaxpr.replace(outvars=[*self.jaxpr.outvars, *wanted])
-        values = core.jaxpr_as_fun(core.ClosedJaxpr(extended, self.consts))(*leaves)
-        split = len(self.jaxpr.outvars)
+    @property
+    def hidden(self) -> dict[Name, str]:
+        return self.found.hidden
+
+    def run(self, leaves: Sequence[Array], wanted: Sequence[tuple[Scope, Any]]) -> tuple[list[Array], list[Array]]:
+        """Evaluate; return the outputs, and the wanted variables with an axis in front for every scan around them."""
+        lifting = _Lifting(wanted)
+        eqns = lifting.lift(self.scope)
+        outvars = [*self.scope.outvars, *(lifting.at(scope, variable) for scope, variable in wanted)]
+        jaxpr = self.scope.jaxpr.replace(
+            constvars=self.scope.constvars,
+            outvars=outvars,
+            eqns=_needed(eqns, outvars),
+            debug_info=self.scope.jaxpr.debug_info.with_unknown_names(),
+        )
+        values = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, self.scope.consts))(*leaves)
+        split = len(self.scope.outvars)
         return values[:split], values[split:]
 
     def is_unchanged(self, output: int, leaf: int) -> bool:
         """Return whether an output is an input, passed through."""
-        return self.jaxpr.outvars[output] is self.jaxpr.invars[leaf]
+        return self.scope.outvars[output] is self.scope.invars[leaf]
 
 
 def trace(function: Callable[..., Sequence[Array]], leaves: Sequence[Array]) -> Trace:
     """Trace a function of arrays to a list of arrays."""
-    closed = jax.make_jaxpr(function)(*leaves)
-    return _Flattening(closed).result()
+    return Trace(*flatten(jax.make_jaxpr(function)(*leaves)))
 
 
-class _Flattening:
-    """Writes the equations of a closed jaxpr in one list, and what it finds named on the way."""
+class _Lifting:
+    """Brings wanted variables out of the bodies they stand in."""
 
-    def __init__(self, closed: core.ClosedJaxpr) -> None:
-        self._closed = closed
-        self._constvars, self._consts = list(closed.jaxpr.constvars), list(closed.consts)
-        self._eqns: list[core.JaxprEqn] = []
-        self._named: dict[Name, list[core.Var]] = {}
-        self._hidden: dict[Name, str] = {}
+    def __init__(self, wanted: Sequence[tuple[Scope, Any]]) -> None:
+        self._wanted: dict[int, list[Any]] = {}
+        self._outside: dict[Key, Any] = {}
+        for scope, variable in wanted:
+            own = self._wanted.setdefault(id(scope), [])
+            if not any(v is variable for v in own):
+                own.append(variable)
 
-    def result(self) -> Trace:
-        outvars = self._add(self._closed.jaxpr, {})
-        jaxpr = self._closed.jaxpr.replace(constvars=self._constvars, outvars=outvars, eqns=self._eqns)
-        return Trace(jaxpr, tuple(self._consts), self._named, self._hidden)
+    def at(self, scope: Scope, variable: Any) -> Any:
+        """Return the name of a variable in the outermost scope, after `lift`."""
+        while scope.parent is not None:
+            variable = self._outside[id(scope), id(variable)]
+            scope = scope.parent
+        return variable
 
-    def _add(self, jaxpr: core.Jaxpr, renamed: dict[core.Var, Any]) -> list[Any]:
-        """Add the equations under the caller's names of the variables; return the results."""
-        for eqn in jaxpr.eqns:
-            inputs = [_renamed(v, renamed) for v in eqn.invars]
-            if eqn.primitive is site_p:
-                self._named.setdefault(Name(**eqn.params), []).append(inputs[0])
-                outputs = inputs
-            elif eqn.primitive.name == "jit" and eqn.params["name"] not in JAX_NN:
-                outputs = self._dissolve(eqn.params["jaxpr"], inputs)
-            else:
-                outputs = self._keep(eqn, inputs)
-            renamed.update(zip(eqn.outvars, outputs, strict=True))
-        return [_renamed(v, renamed) for v in jaxpr.outvars]
+    def lift(self, scope: Scope) -> list[core.JaxprEqn]:
+        """Return the equations of a scope, whose bodies give what is wanted of them."""
+        return [
+            self._extended(eqn, scope.bodies[position]) if position in scope.bodies else eqn
+            for position, eqn in enumerate(scope.eqns)
+        ]
 
-    def _keep(self, eqn: core.JaxprEqn, inputs: list[Any]) -> list[core.Var]:
-        for name in _names_inside(eqn):
-            self._hidden.setdefault(name, TRANSFORMATIONS.get(eqn.primitive.name, eqn.primitive.name))
-        outputs = [v if isinstance(v, core.DropVar) else core.Var(v.aval) for v in eqn.outvars]
-        self._eqns.append(eqn.replace(invars=inputs, outvars=outputs))
-        return outputs
-
-    def _dissolve(self, closed: core.ClosedJaxpr, inputs: list[Any]) -> list[Any]:
-        constvars = [core.Var(v.aval) for v in closed.jaxpr.constvars]
-        self._constvars += constvars
-        self._consts += closed.consts
-        names = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
-        return self._add(closed.jaxpr, dict(zip(names, [*constvars, *inputs], strict=True)))
-
-
-def _renamed(atom: Any, renamed: dict[core.Var, Any]) -> Any:
-    return atom if isinstance(atom, core.Literal) else renamed.get(atom, atom)
+    def _extended(self, eqn: core.JaxprEqn, body: Scope) -> core.JaxprEqn:
+        eqns = self.lift(body)
+        extra = self._wanted.get(id(body), [])
+        for inner in body.bodies.values():
+            extra = [*extra, *(self._outside[id(inner), id(v)] for v in self._wanted.get(id(inner), []))]
+        self._wanted[id(body)] = extra
+        results = [core.Var(_stacked(v.aval, eqn.params["length"]) if body.is_scan else v.aval) for v in extra]
+        self._outside |= {(id(body), id(v)): result for v, result in zip(extra, results, strict=True)}
+        outvars = [*body.outvars, *extra]
+        jaxpr = body.jaxpr.replace(
+            constvars=[],
+            invars=body.invars,
+            outvars=outvars,
+            eqns=_needed(eqns, outvars),
+            debug_info=body.jaxpr.debug_info.with_unknown_names(),
+        )
+        inner_jaxpr = core.ClosedJaxpr(jaxpr, ()) if isinstance(eqn.params["jaxpr"], core.ClosedJaxpr) else jaxpr
+        params = {**eqn.params, "jaxpr": inner_jaxpr}
+        return eqn.replace(outvars=[*eqn.outvars, *results], params=params)
 
 
-def _names_inside(eqn: core.JaxprEqn) -> Iterator[Name]:
-    for jaxpr in core.jaxprs_in_params(eqn.params):
-        for inner in jaxpr.eqns:
-            if inner.primitive is site_p:
-                yield Name(**inner.params)
-            yield from _names_inside(inner)
+def _stacked(aval: Any, length: int) -> Any:
+    return aval.update(shape=(length, *aval.shape))
+
+
+def _needed(eqns: Sequence[core.JaxprEqn], outvars: Sequence[Any]) -> list[core.JaxprEqn]:
+    """Leave out equations whose results nobody uses."""
+    used = {v for v in outvars if not isinstance(v, core.Literal)}
+    kept = []
+    for eqn in reversed(eqns):
+        if eqn.effects or any(v in used for v in eqn.outvars):
+            kept.append(eqn)
+            used.update(v for v in eqn.invars if not isinstance(v, core.Literal))
+    return kept[::-1]
