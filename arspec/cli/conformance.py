@@ -20,6 +20,7 @@ Device = Annotated[str, typer.Option(help="Where: cpu, cuda:0, ...")]
 Modes = Annotated[str, typer.Option(help="Which modes, separated by commas; by default all of each adapter.")]
 Dtypes = Annotated[str, typer.Option("--dtype", help="Which dtypes, separated by commas.")]
 Clauses = Annotated[str, typer.Option(help="Which clauses, with commas; L1-* is all about L1.")]
+Faults = Annotated[str, typer.Option(help="Which planted faults; NaN* is all that begin so.")]
 Report = Annotated[Path | None, typer.Option(help="Folder for the report in every format.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Check adapters against the specification.", no_args_is_help=True)
     group.command("run")(run)
     group.command("smoke")(smoke)
+    group.command("selftest")(selftest)
     group.command("list")(list_clauses)
     app.add_typer(group, name="conformance")
 
@@ -69,6 +71,32 @@ def smoke(backend: Backend = "", device: Device = "cpu", as_json: Json = False, 
     _run(asked, _listed(backend), None, False, None, as_json, jobs)
 
 
+def selftest(
+    backend: Backend = "", device: Device = "cpu", faults: Faults = "*", as_json: Json = False, jobs: Jobs = CORES
+) -> None:
+    """Plant faults in adapters, one at a time, and show which clauses find them.
+
+    Exit code 1: a fault survived, or a clause failed where no fault was planted.
+    """
+    from arspec_conformance import matrix, suite_terminal, testbed
+
+    try:
+        columns = matrix.columns(_listed(backend) or BACKENDS)
+        testbed.chosen(faults)
+    except arspec.SpecError as error:
+        stop(str(error), Exit.COULD_NOT_RUN)
+    with suite_terminal.progress(err(), columns) as on_event:
+        matrix.start(columns, lambda column: ["--selftest", faults], device=device, jobs=jobs, on_event=on_event)
+    document = testbed.document(columns, device=device)
+    if as_json:
+        print_json(document)
+    else:
+        suite_terminal.show_kills(out(), document)
+    if any(column.refused for column in columns):
+        raise typer.Exit(Exit.COULD_NOT_RUN)
+    raise typer.Exit(Exit.OK if document["holds"] else Exit.FAILED)
+
+
 def list_clauses(clauses: Clauses = "", as_json: Json = False) -> None:
     """Print the clauses: what a conforming adapter does, sentence by sentence."""
     from arspec_conformance import suite, suite_terminal
@@ -98,7 +126,8 @@ def _run(
     try:
         known = () if waivers is None else read_waivers(waivers)
         columns = matrix.columns(named or BACKENDS)
-        request = suite.Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()})
+        lists = {key: tuple(asked[key]) for key in ("modes", "clauses", "dtypes")}
+        request = suite.Request(device=asked["device"], profile=asked["profile"], **lists)
         suite.check(request)
         journal = None if folder is None else suite.Journal(folder, request, resume=resume)
         if journal is not None:

@@ -119,6 +119,28 @@ def badge_text(result: Mapping[str, Any]) -> str:
     return text + ("" if result["complete"] else ", incomplete")
 
 
+def show_kills(console: Console, document: Mapping[str, Any]) -> None:
+    """Print the kill matrix, and what survived or was a false alarm."""
+    table = Table(title="Which clauses find which planted fault", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("backend", "fault", "verdict", "the first clause of each tier that finds it"):
+        table.add_column(heading, no_wrap=True)
+    for result in document["results"]:
+        for row in result["rows"]:
+            bad = row["verdict"] in ("SURVIVED", "FALSE ALARM")
+            verdict = f"[red]{row['verdict']}[/]" if bad else row["verdict"]
+            table.add_row(result["backend"], row["fault"], verdict, ", ".join(row["killers"].values()))
+    console.print(table, width=max(console.width, 160))
+    for result in document["results"]:
+        for row in result["rows"]:
+            if row["verdict"] in ("SURVIVED", "FALSE ALARM"):
+                console.print(f"\n{row['verdict']} {row['fault']}: {row['sentence']}", style="bold red", markup=False)
+                console.print(f"  {row['message']}", markup=False)
+        score = result["score"]
+        text = f"{score['killed']}/{score['planted']} faults killed, {score['false_alarms']} false alarms"
+        state = result["not_run"] or result["error"] or text
+        console.print(f"\n{result['backend']}: {state}", style="bold", markup=False)
+
+
 def show_clauses(console: Console, clauses: Sequence[Clause]) -> None:
     """Print clauses, one line each: id and sentence."""
     for clause in clauses:

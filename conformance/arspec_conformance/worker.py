@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtypes", default="float32,bfloat16,float16,float64")
     parser.add_argument("--penalties", default="", help="labels, separated by commas; none: the whole family")
     parser.add_argument("--suite", metavar="JSON", help="run clauses: what to ask and what to skip")
+    parser.add_argument("--selftest", metavar="PATTERN", help="plant the faults whose names match")
     chosen = parser.parse_args(arguments)
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -50,6 +51,10 @@ def _measure(chosen: argparse.Namespace, emit: Any) -> int:
         from arspec_conformance import suite
 
         return suite.answer(adapter, chosen, emit)
+    if chosen.selftest is not None:
+        from arspec_conformance import testbed
+
+        return testbed.answer(adapter, chosen, emit)
     penalties = members([name for name in chosen.penalties.split(",") if name])
     asked = (penalties, chosen.dtypes.split(","), chosen.device, chosen.profile)
     emit("start", name=adapter.name, versions=adapter.versions(), cells=identity.count(adapter, *asked))

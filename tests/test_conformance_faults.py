@@ -1,0 +1,133 @@
+"""The suite kills every planted fault, spares right adapters, and explains a fault nobody planted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import arspec as ar
+import numpy_adapters
+from arspec import cli
+from arspec_conformance import testbed
+from arspec_conformance.faulty import FAULTS, NO_FAULT, Call, Fault, FaultyAdapter
+from arspec_conformance.runner import FAIL, questions, run
+from arspec_conformance.suite import chosen_clauses
+from modes import torch_modes
+
+NUMPY = numpy_adapters.Right()
+
+
+def row(fault: Fault, adapter: Any = NUMPY) -> testbed.Row:
+    return testbed._row(adapter, fault, "cpu")
+
+
+def test_there_are_enough_faults_and_each_has_a_name() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 70
+    assert all(fault.sentence.endswith(".") for fault in FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_killed(fault: Fault) -> None:
+    found = row(fault)
+    assert found.verdict == testbed.KILLED
+    assert found.killers
+    assert found.message
+
+
+def test_torch_kills_too() -> None:
+    by_name = {fault.name: fault for fault in FAULTS}
+    for name in ("right derivative", "eager right, others wrong", "baked in", "wide gradient", "many entries"):
+        assert row(by_name[name], torch_modes.ADAPTER).verdict == testbed.KILLED, name
+
+
+def test_a_right_adapter_is_spared() -> None:
+    found = row(NO_FAULT)
+    assert (found.verdict, found.killers) == (testbed.SPARED, {})
+    assert found.asked > 1000
+
+
+def test_a_fault_that_does_nothing_survives() -> None:
+    """The kill matrix can be red."""
+    assert row(Fault("nothing", "Nothing is wrong.", Call.run, ("huber",))).verdict == testbed.SURVIVED
+
+
+def test_what_an_adapter_cannot_have_is_not_counted() -> None:
+    other = Fault("x", "Only in a third mode.", Call.run, modes=3)
+    assert row(other).verdict == testbed.NOT_APPLICABLE
+    rows = [{"verdict": testbed.NOT_APPLICABLE}, {"verdict": testbed.KILLED}, {"verdict": testbed.SPARED}]
+    assert testbed.score(rows) == {
+        "planted": 1,
+        "killed": 1,
+        "survived": 0,
+        "false_alarms": 0,
+        "not_applicable": 1,
+    }
+
+
+# Faults that are not in the list: what a stranger reads.
+
+
+def only_below(call: Call) -> Any:
+    """Huber compares x, not |x|, with δ."""
+    value, gradient = call.run()
+    if isinstance(call.penalty, ar.Huber):
+        gradient = np.where(call.x < 0, call.run(penalty=ar.L2(call.penalty.coefficient / 2))[1], gradient)
+    return value, gradient
+
+
+def images_only(call: Call) -> Any:
+    """A sum over the wrong axis, for four axes only."""
+    if call.x.ndim != 4 or call.mean_over != "sum" or not isinstance(call.penalty, ar.GroupLasso):
+        return call.run()
+    return call.run(axes="batch feature width height")
+
+
+@pytest.mark.parametrize(
+    ("answer", "clause", "texts"),
+    [
+        (only_below, "Huber-E1", ("gradient[", " at x = -", "; expected ", "'name': 'huber'", "mean_over='batchmean'")),
+        (images_only, "GroupLasso-B4", ("value is ", "; expected ", "of shape (2, 3, 3, 5)", "'name': 'group_lasso'")),
+    ],
+)
+def test_an_unplanted_fault_is_explained(answer: Any, clause: str, texts: tuple[str, ...]) -> None:
+    wrong = FaultyAdapter(NUMPY, Fault("unplanted", "?", answer))
+    asked = list(questions(wrong, chosen_clauses([clause]), modes=("eager",), dtypes=("float32",)))
+    (result,) = run(wrong, asked)
+    assert result.status == FAIL
+    assert result.token
+    for text in texts:
+        assert text in result.message
+
+
+def test_what_changes_by_turns_is_told_from_what_is_wrong() -> None:
+    by_name = {fault.name: fault for fault in FAULTS}
+    flaky = FaultyAdapter(NUMPY, by_name["last bit"])
+    asked = list(questions(flaky, chosen_clauses(["L1-E1"]), modes=("eager",), dtypes=("float32",)))
+    (result,) = run(flaky, asked)
+    assert result.status == FAIL
+    assert result.message.startswith("right and wrong by turns, on the same input: value is")
+
+
+# The command.
+
+
+def test_the_command_prints_the_kill_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+    asked = ["conformance", "selftest", "--backend", "numpy_adapters:Right", "--faults", "mask*"]
+    shown = CliRunner().invoke(cli.build(), [*asked, "--json"])
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.stdout)
+    (result,) = document["results"]
+    assert result["score"]["killed"] == result["score"]["planted"] == 2
+    assert result["score"]["false_alarms"] == 0
+
+
+def test_the_command_is_red_for_an_adapter_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong without a planted fault is a false alarm, or rather a true one."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+    monkeypatch.setattr(testbed, "FAULTS", ())
+    rows = list(testbed.matrix(numpy_adapters.SignOfZero(), faults=()))
+    assert [one.verdict for one in rows] == [testbed.FALSE_ALARM]
