@@ -51,6 +51,7 @@ def _isolated(case: Case, size: int, options: Options) -> Row:
         "none": None,
         "naive": lambda x: case.idiom(x, OPS),
         "arspec": lambda x: arspec_jax.value(case.penalty, x, **case.options),
+        "bounded": lambda x: arspec_jax.value(case.penalty, x, numerics="bounded", **case.options),
     }
     made = {name: _compiled(regularized(penalty), x, sent) for name, penalty in penalties.items()}
     variants: Variants = {name: run for name, (run, _) in made.items()}
@@ -91,6 +92,7 @@ def _step(name: str, widths: tuple[int, ...], batch: int, options: Options) -> R
         "none": None,
         "naive": lambda h: 1e-4 * jnp.sum(jnp.abs(h)) / h.shape[0],
         "arspec": lambda h: arspec_jax.value(l1, h, mean_over=("batch",)),
+        "bounded": lambda h: arspec_jax.value(l1, h, mean_over=("batch",), numerics="bounded"),
     }
     variants: Variants = {n: _compiled(step(penalty), weights, x)[0] for n, penalty in penalties.items()}
     times = interleave(variants, clock=_clock(options.device), seconds=3 * options.seconds)

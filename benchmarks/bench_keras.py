@@ -25,11 +25,16 @@ def _step(kind: str, options: Options) -> Row:
     penalty = ar.L1(1e-4) if name == "L1" else ar.L2(1e-4)
     shipped = keras.regularizers.L1(1e-4) if name == "L1" else keras.regularizers.L2(1e-4)
     where = "output" if placement == "activity" else "kernel"
-    spec = ar.Spec([ar.Rule(penalty, layer="hidden*", placement=where)])
+
+    def attached(numerics: str) -> keras.Model:
+        rule = ar.Rule(penalty, layer="hidden*", placement=where, numerics=numerics)
+        return arspec_keras.attach(_model(), ar.Spec([rule]))
+
     variants: Variants = {
         "none": _trainer(_model()),
         "naive": _trainer(_model(**{f"{placement}_regularizer": shipped})),
-        "arspec": _trainer(arspec_keras.attach(_model(), spec)),
+        "arspec": _trainer(attached("identical")),
+        "bounded": _trainer(attached("bounded")),
     }
     times = interleave(variants, clock=time.process_time, seconds=3 * options.seconds)
     size = LAYERS * WIDTH * (BATCH if placement == "activity" else WIDTH)

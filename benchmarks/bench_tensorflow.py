@@ -45,6 +45,7 @@ def _isolated(case: Case, size: int, mode: str, options: Options) -> Row:
         "none": regularized(None),
         "naive": regularized(lambda x: case.idiom(x, OPS)),
         "arspec": regularized(lambda x: arspec_tensorflow.value(case.penalty, x, **case.options)),
+        "bounded": regularized(lambda x: arspec_tensorflow.value(case.penalty, x, numerics="bounded", **case.options)),
         "triad": lambda: sent + 1e-9 * x,
     }
     times = interleave(variants, clock=time.process_time, seconds=options.seconds)

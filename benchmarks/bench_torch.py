@@ -86,6 +86,9 @@ def _isolated(case: Case, size: int, options: Options, *, compiled: bool) -> Row
     def ours(h: Tensor) -> Tensor:
         return arspec_torch.value(case.penalty, h, **case.options)
 
+    def bounded(h: Tensor) -> Tensor:
+        return arspec_torch.value(case.penalty, h, numerics="bounded", **case.options)
+
     def naive(h: Tensor) -> Tensor:
         return case.idiom(h, OPS)
 
@@ -100,7 +103,8 @@ def _isolated(case: Case, size: int, options: Options, *, compiled: bool) -> Row
         return once
 
     variants: Variants = {
-        "none": run(None), "naive": run(naive), "arspec": run(ours), "triad": lambda: target.add_(x, alpha=1e-9)
+        "none": run(None), "naive": run(naive), "arspec": run(ours), "bounded": run(bounded),
+        "triad": lambda: target.add_(x, alpha=1e-9),
     }  # fmt: skip
     times = interleave(variants, clock=_clock(options.device), seconds=options.seconds)
     is_visible = options.device != "cpu" or options.regime == "default"  # kept memory hides what is used
@@ -112,7 +116,7 @@ def _isolated(case: Case, size: int, options: Options, *, compiled: bool) -> Row
 
 
 def _memory(variants: Variants, unit: int, device: str) -> dict[str, float]:
-    peaks = {name: _peak(variants[name], device) for name in ("none", "naive", "arspec")}
+    peaks = {name: _peak(variants[name], device) for name in ("none", "naive", "arspec", "bounded")}
     known = {name: peak for name, peak in peaks.items() if peak is not None}
     return {name: (peak - known["none"]) / unit for name, peak in known.items() if name != "none"}
 
@@ -162,7 +166,12 @@ def _step(net: str, options: Options, *, compiled: bool) -> Row:
     """Time forward, backward and an SGD step with L1 on the output of every hidden layer."""
     _, example = _net(net)
     x, width = example.to(options.device), len(_net(net)[0]) // 2
-    spec = ar.Spec([ar.Rule(ar.L1(1e-4), layer=str(2 * i), placement="output") for i in range(width)])
+
+    def attached(model: nn.Module, numerics: str) -> arspec_torch.Regularization:
+        where = {"placement": "output", "numerics": numerics}
+        return arspec_torch.attach(
+            model, ar.Spec([ar.Rule(ar.L1(1e-4), layer=str(2 * i), **where) for i in range(width)])
+        )
 
     def train(model: nn.Module, penalty: Callable[[], Tensor] | None) -> Callable[[], None]:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -180,13 +189,13 @@ def _step(net: str, options: Options, *, compiled: bool) -> Row:
 
         return once
 
-    plain, regular = (_net(net)[0].to(options.device) for _ in range(2))
+    plain, regular, loose = (_net(net)[0].to(options.device) for _ in range(3))
     by_hand = _ByHand(_net(net)[0]).to(options.device)
-    attached = arspec_torch.attach(regular, spec)
     variants: Variants = {
         "none": train(plain, None),
         "naive": train(by_hand, lambda: by_hand.penalty),
-        "arspec": train(regular, attached.total),
+        "arspec": train(regular, attached(regular, "identical").total),
+        "bounded": train(loose, attached(loose, "bounded").total),
     }
     times = interleave(variants, clock=_clock(options.device), seconds=3 * options.seconds)
     activations = sum(h.numel() for h in _activations(plain, x))

@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frameworks", default="", help=f"some of {','.join(FRAMEWORKS)}; by default all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda measures torch and JAX")
     parser.add_argument("--max-size", type=float, default=1e7, help="entries of the largest tensor, up to 1e8")
-    parser.add_argument("--quick", action="store_true", help="three penalties and two sizes, in about a minute")
+    parser.add_argument("--quick", action="store_true", help="three penalties and two sizes, in about three minutes")
     parser.add_argument("--seconds", type=float, default=0.0, help="per workload; by default 0.4 or 2.5")
     parser.add_argument("--output", default="out/bench", help="folder for bench.json and bench.svg")
     parser.add_argument("--keep", action="store_true", help="keep the rows of other frameworks in bench.json")

@@ -117,3 +117,11 @@ def test_a_device_without_float64_says_so() -> None:
         assert numerics_on("mps", "identical") == "bounded"
     assert numerics_on("mps", "bounded") == "bounded"
     assert numerics_on("cpu", "identical") == "identical"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_small_tensor(engine: str) -> None:
+    x = np.array([[-2.0, 0.0], [0.5, 3.0]], np.float32)
+    value, gradient = ENGINES[engine](ar.L1(0.5), x, mean_over=("batch",))
+    assert float(value) == 1.375
+    np.testing.assert_array_equal(gradient, [[-0.25, 0.0], [0.25, 0.25]])

@@ -114,7 +114,7 @@ def small_gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *
 
 
 def _arrays(penalty: Penalty, x: Tensor, axes: Axes, known: bool) -> tuple[np.ndarray, Axes] | None:
-    if x.numel() > SMALL or x.dtype not in _DTYPES or uses_autodiff(penalty):
+    if x.numel() > SMALL or x.dtype not in _DTYPES or axes.numerics == "bounded" or uses_autodiff(penalty):
         return None
     array = _memory(x) if known else array_of(x)
     mask: Any = None if axes.mask is None else array_of(axes.mask)
