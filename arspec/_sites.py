@@ -27,8 +27,9 @@ class Layer:
     placements : for each placement it can serve, the framework's name of the tensor.
     refused : for each placement it cannot serve, the reason and the cure.
     in_globs : whether a pattern meets its activations; a layer without parameters (an
-        activation function, a dropout) is met only by its full path, so that a network
-        written as Linear, ReLU counts as often as one Dense(activation="relu").
+        activation function, a dropout, a block) is met only by a pattern that spells out its
+        last part, such as "encoder/*/act", so that with "**" a network written as Linear,
+        ReLU counts as often as one Dense(activation="relu").
     hints : for a placement it does not have, where it is; a part of the error for a rule
         that matches nothing else.
     """
@@ -156,7 +157,8 @@ def _matched_layers(rule: Rule, layers: Sequence[Layer]) -> list[Layer]:
             f"the rule {rule.key} matches no layer: layer={rule.layer!r}; "
             f"the model has {_some(paths)}.{did_you_mean(rule.layer, paths)}"
         )
-    met = [layer for layer in named if exact or layer.in_globs]
+    spelled_out = not re.search(r"[*?]", _parts(rule.layer)[-1])
+    met = [layer for layer in named if spelled_out or exact or layer.in_globs]
     for layer in met:
         if rule.placement in layer.refused:
             who = f"layer {layer.path!r} ({layer.kind})"

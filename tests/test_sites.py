@@ -123,6 +123,12 @@ def test_activation_layers_are_met_by_their_full_path_only() -> None:
     )
 
 
+def test_a_glob_that_spells_out_the_last_part_meets_layers_without_parameters() -> None:
+    layers = [layer("0/dense"), layer("0/act", "output", in_globs=False), layer("1/act", "output", in_globs=False)]
+    assert met("*/act", "output", layers) == met("**/act", "output", layers) == ["0/act", "1/act"]
+    assert met("0/*", "output", layers) == ["0/dense"]
+
+
 def test_no_layer_of_that_name() -> None:
     layers = [layer("hidden"), layer("out")]
     assert error(rule("hiden"), layers=layers) == (
