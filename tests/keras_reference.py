@@ -76,13 +76,17 @@ def assert_model_same(
     mask: Any = None,
     *,
     traced: bool = False,
+    told: bool = True,
 ) -> None:
-    """As `assert_same`, for a model whose weights stand in the order of the network's parameters."""
+    """As `assert_same`, for a model whose weights stand in the order of the network's parameters.
+
+    `told` says whether the model takes the mask as an input; otherwise it finds it itself.
+    """
     spec = ar.Spec(rules)
     narrow = x if x.dtype.kind == "i" else np.asarray(x, np.float32)
     expected = network.penalties(spec, narrow, mask=mask)
     attach(model, spec)
-    given = narrow if mask is None else [narrow, mask]
+    given = narrow if mask is None or not told else [narrow, mask]
     model(given)
     found = {key: number(loss) for key, loss in losses(model).items()}
     assert list(found) == list(expected.values)
