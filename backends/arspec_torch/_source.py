@@ -6,6 +6,7 @@ Everything here can be copied and pickled with the model it belongs to.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -107,8 +108,12 @@ def parameter(module: nn.Module, name: str, attribute: str, axes: str | None) ->
 
 
 def input_of(module: nn.Module, name: str, axes: str | None = None) -> Source:
-    """Return the source of what a module is given first."""
-    return Source(module, f"{name}(input)", capture=partial(_input, axes=axes), before=True)
+    """Return the source of the first argument of a module's forward, however it is passed."""
+    taken = [
+        p for p in signature(module.forward).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    first = taken[0].name if taken else ""
+    return Source(module, f"{name}(input)", capture=partial(_input, first=first, axes=axes), before=True)
 
 
 def output_of(module: nn.Module, name: str, axes: str | None = None) -> Source:
@@ -121,9 +126,8 @@ def transformed(module: nn.Module, name: str, axes: str | None, function: Callab
     return Source(module, name, capture=partial(_output, name=name, axes=axes, function=function))
 
 
-def _input(call: Call, *, axes: str | None) -> Captured:
-    given = [*call.args, *call.options.values()]
-    return Captured(_one_tensor(given[0] if given else None, f"the input of a {_kind(call.module)}"), axes)
+def _input(call: Call, *, first: str, axes: str | None) -> Captured:
+    return Captured(_one_tensor(call.argument(0, first), f"the first argument of a {_kind(call.module)}"), axes)
 
 
 def _output(call: Call, *, name: str, axes: str | None, function: Callable[[Tensor], Tensor] | None) -> Captured:
