@@ -105,6 +105,22 @@ def test_c4_non_reentrant_checkpoints_count_once(x: Tensor, placement: str) -> N
         torch.testing.assert_close(mine, expected)
 
 
+def test_c4_a_checkpoint_runs_again_with_the_masks_of_its_pass(x: Tensor) -> None:
+    class Checkpointed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.tanh(checkpoint(self.hidden, x, use_reentrant=False)))
+
+    found = []
+    for cls in (Net, Checkpointed):
+        model, penalties = attached(rule("pre_activation"), model=cls())
+        with penalties.masks({"hidden": torch.tensor([True, False, True, True, False])}):
+            output = model(x)
+        (output.square().mean() + penalties.total()).backward()
+        found.append(gradients(model))
+    for mine, expected in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
 def test_c4_a_checkpoint_around_a_recurrent_module() -> None:
     class Sequence(nn.Module):
         def __init__(self, checkpointed: bool) -> None:

@@ -1,7 +1,7 @@
 """Regularization: the penalties of an attached model, as its forward passes give them."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,10 +46,11 @@ class Regularization:
         self._sites = sites
         self._sources = dict(sources)
         self._layout = layout
-        self._watched: dict[nn.Module, tuple[Site, ...]] = by_module(model, sites, sources)
+        self._watched = by_module(model, sites, sources)
         # An in-place module overwrites what was captured: then it is copied.
         self._copies = any(getattr(module, "inplace", False) is True for module in model.modules())
         self._masks: dict[str, NamedMask] = {}
+        self._pass_masks: dict[str, NamedMask] = {}
         self._handles: list[Any] = []
         self._running = 0
         self._wants_gradient = True
@@ -166,7 +167,7 @@ class Regularization:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy everything but the last pass, whose tensors belong to a graph."""
-        return {**self.__dict__, "_losses": {}, "_shapes": {}, "_running": 0}
+        return {**self.__dict__, "_losses": {}, "_shapes": {}, "_pass_masks": {}, "_running": 0}
 
     def __repr__(self) -> str:
         return repr(self.sites)
@@ -202,9 +203,13 @@ class Regularization:
         elif self._is_another_thread():
             raise UnsupportedError("the model runs in two threads at once; give each thread a deep copy.")
         try:
-            early = self._captured(Call(module, args, options), watched, before=True)
+            early, late = watched
+            captured = self._captured(Call(module, args, options), early) if early else []
             output = forward(*args, **options)
-            self._record(module, {**early, **self._captured(Call(module, args, options, output), watched)})
+            if late:
+                captured += self._captured(Call(module, args, options, output), late)
+            if captured:
+                self._record(captured)
             if is_pass:
                 self._record_replaced_parameters()
         except BaseException:
@@ -224,16 +229,13 @@ class Regularization:
     def _begin(self) -> None:
         self._running = _COMPILED if torch.compiler.is_compiling() else threading.get_ident()
         self._wants_gradient = torch.is_grad_enabled()
+        self._pass_masks = self._masks
         self._losses = {}
         self._shapes = {}
 
-    def _captured(self, call: Call, watched: tuple[Site, ...], before: bool = False) -> dict[str, Captured]:
-        found: dict[str, Captured] = {}
-        for site in watched:
-            source = self._sources[site.key]
-            if source.before is before and source.capture is not None:
-                found[site.key] = self._kept(source.capture(call))
-        return found
+    def _captured(self, call: Call, sites: Iterable[Site]) -> list[tuple[Site, Captured]]:
+        captures = ((site, self._sources[site.key].capture) for site in sites)
+        return [(site, self._kept(capture(call))) for site, capture in captures if capture is not None]
 
     def _kept(self, captured: Captured) -> Captured:
         tensor = _source.whole(captured.tensor)
@@ -244,17 +246,15 @@ class Regularization:
             )
         if self._copies:
             tensor = tensor.clone()
-        return Captured(tensor, captured.axes, captured.lengths)
+        return captured if tensor is captured.tensor else Captured(tensor, captured.axes, captured.lengths)
 
-    def _record(self, module: nn.Module, found: Mapping[str, Captured]) -> None:
-        watched = self._watched[module]
-        if watched and self._running and self._wants_gradient and not torch.is_grad_enabled():
+    def _record(self, found: list[tuple[Site, Captured]]) -> None:
+        if self._running and self._wants_gradient and not torch.is_grad_enabled():
             raise SpecError(
-                f"{watched[0].layer!r} ran without gradients inside a pass that wants them (reentrant "
+                f"{found[0][0].layer!r} ran without gradients inside a pass that wants them (reentrant "
                 "checkpointing?), so its penalty would have no gradient. Use checkpoint(..., use_reentrant=False)."
             )
-        for site in watched:
-            captured = found[site.key]
+        for site, captured in found:
             loss = self._activation_loss(site, captured)
             if not self._running:
                 continue  # a checkpoint's recomputation, which must save the same tensors, or a call outside a pass
@@ -273,7 +273,8 @@ class Regularization:
         return value(rule.penalty, tensor, axes=axes, mean_over=rule.mean_over, mask=mask, numerics=rule.numerics)
 
     def _mask(self, site: Site, captured: Captured, axes: str | None) -> Tensor | None:
-        given = self._masks.get(site.layer)
+        # A checkpoint runs its part again in the backward pass, after the masks were taken away.
+        given = (self._masks if self._running else self._pass_masks).get(site.layer)
         if captured.lengths is None:
             if given is None:
                 return None

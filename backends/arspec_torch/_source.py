@@ -192,15 +192,20 @@ def own_parameters(source: Source) -> list[Tensor]:
     return found
 
 
-def by_module(
-    model: nn.Module, sites: Iterable[Site], sources: Mapping[str, Source]
-) -> dict[nn.Module, tuple[Site, ...]]:
-    """Return the sites at activations by the module that is watched for them; the model always is."""
-    found: dict[nn.Module, tuple[Site, ...]] = {model: ()}
+Watched = tuple[tuple[Site, ...], tuple[Site, ...]]
+
+
+def by_module(model: nn.Module, sites: Iterable[Site], sources: Mapping[str, Source]) -> dict[nn.Module, Watched]:
+    """Return, by the module that is watched for them, the sites captured before it runs and those after.
+
+    The model itself is always watched.
+    """
+    found: dict[nn.Module, Watched] = {model: ((), ())}
     for site in sites:
         source = sources[site.key]
         if not source.is_parameter:
-            found[source.module] = (*found.get(source.module, ()), site)
+            early, late = found.get(source.module, ((), ()))
+            found[source.module] = ((*early, site), late) if source.before else (early, (*late, site))
     return found
 
 
