@@ -10,3 +10,4 @@ from arspec_keras._attach import losses as losses
 from arspec_keras._attach import sites as sites
 from arspec_keras._attach import total as total
 from arspec_keras._backend import value as value
+from arspec_keras._logger import PenaltyLogger as PenaltyLogger

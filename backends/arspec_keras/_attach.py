@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 from arspec import Sites, Spec, SpecError, UnsupportedError
+from arspec_keras import _backend
 from arspec_keras._attachment import SLOT, Attachment, attachment_of, total_of
 from arspec_keras._carried import give_class, original_class, regularized_class
 
@@ -76,7 +77,7 @@ def attach(model: keras.Model, spec: Spec) -> keras.Model:
         raise SpecError(f"model {model.name!r} is regularized already; call arspec_keras.detach(model) first.")
     vars(model)[SLOT] = Attachment(model, spec)
     give_class(model, regularized_class(type(model), spec))
-    _retrace(model)
+    _backend.retrace(model)
     return model
 
 
@@ -90,7 +91,7 @@ def detach(model: keras.Model) -> keras.Model:
     attachment_of(model).remove()
     del vars(model)[SLOT]
     give_class(model, original_class(model))
-    _retrace(model)
+    _backend.retrace(model)
     return model
 
 
@@ -127,8 +128,3 @@ def sites(model: keras.Model) -> Sites:
     SpecError: nothing is attached, or the model is not built, so that no layer is matched yet.
     """
     return attachment_of(model).sites()
-
-
-def _retrace(model: keras.Model) -> None:
-    """Drop the compiled functions, which hold the losses of the model as it was."""
-    model.train_function = model.test_function = model.predict_function = None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from arspec import Site, Sites, Spec, SpecError, UnsupportedError
+from arspec import Rule, Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._sites import match_sites, unfired
 from arspec_keras import _backend
 from arspec_keras._bound import Bound, activation_value, recorded, weight_value, weights_once
@@ -29,6 +29,8 @@ class Attachment:
         self.fired: set[str] = set()
         self.results: dict[str, tuple[tuple[int, ...], Any]] = {}
         self.eager_pass: list[Any] = []
+        self.added: list[tuple[Rule, Any]] = []
+        self.meters: Any = None
         if self._is_built():
             self._bind()
         else:
@@ -110,24 +112,33 @@ class Attachment:
             raise unfired(missing)
         self.fired.update(bound.site.key for bound, calls in tensors if calls)
         found = [
-            (bound.site, calls[-1].tensor, total_of([activation_value(bound, seen) for seen in calls]))
+            (bound, calls[-1].tensor, total_of([activation_value(bound, seen) for seen in calls]))
             for bound, calls in tensors
             if calls
         ]
-        weights = [(bound.site, *weight_value(bound)) for bound in self.bound if not bound.is_activation]
+        weights = [(bound, *weight_value(bound)) for bound in self.bound if not bound.is_activation]
         this_pass = _backend.losses_of_this_pass(self.model, self.eager_pass)
+        self.added = []
         # An outer model may call this one several times: an activation counts each time, a weight once.
-        for site, x, loss in found if this_pass else found + weights:
-            counts = training or site.rule.when == "always"
-            self._add(site, x, loss if counts else keras.ops.zeros_like(loss), this_pass)
+        for bound, x, loss in found if this_pass else found + weights:
+            counted = loss if bound.counts(training) else keras.ops.zeros_like(loss)
+            self._add(bound.site, x, counted, this_pass)
 
     def _add(self, site: Site, x: Any, loss: Any, this_pass: list[Any]) -> None:
         summable = _backend.summable(loss)
         # Not `model.add_loss`: a Functional model refuses it, for fear of symbolic tensors.
         keras.Layer.add_loss(self.model, summable)
         this_pass.append(summable)
+        self.added.append((site.rule, summable))
         if _backend.is_concrete(loss):
             self.results[site.key] = tuple(x.shape), loss
+
+    def measure(self, loss: Any, x: Any) -> None:
+        """Hand the loss of a batch and the penalties in it to the meters, if somebody logs them."""
+        if self.meters is not None and self.added:
+            first = next(tensor for tensor in keras.tree.flatten(x) if tensor is not None)
+            self.meters.update(loss, self.added, keras.ops.shape(first)[0])
+        self.added = []  # tensors of a trace, which should end with it
 
     def sites(self) -> Sites:
         """Return the table of sites with what the last eager pass saw."""

@@ -160,3 +160,8 @@ def loop(
         zero_output_for_mask=True,
     )
     return outputs
+
+
+def retrace(model: keras.Model) -> None:
+    """Drop the compiled functions of a model, which hold its losses and metrics as they were."""
+    model.train_function = model.test_function = model.predict_function = None

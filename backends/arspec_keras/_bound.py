@@ -28,6 +28,12 @@ class Bound:
         """The weight of the site, which is none of an activation."""
         return weights_of(self.layer)[0][self.site.rule.placement]
 
+    def counts(self, training: bool) -> bool:
+        """Return whether the rule counts in this pass, or is 0."""
+        rule = self.site.rule
+        frozen = rule.trainable_only and not self.weight.trainable
+        return (training or rule.when == "always") and not frozen
+
 
 def weights_once(bound: list[Bound]) -> list[Bound]:
     """Drop the sites whose weight a site of the same rule has already (tied weights)."""

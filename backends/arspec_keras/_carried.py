@@ -20,7 +20,7 @@ _PACKAGE, _CLASS = "arspec", "Regularized"
 
 @keras.saving.register_keras_serializable(_PACKAGE, _CLASS)
 class Regularized:
-    """A model with a Spec attached, as Keras saves, loads and copies it."""
+    """A model with a Spec attached, as Keras saves, loads, copies and measures it."""
 
     def get_config(self) -> dict[str, Any]:
         """Return the model as Keras would save it without a Spec, and the Spec's document."""
@@ -61,6 +61,20 @@ class Regularized:
                 "type(model).from_config(model.get_config()), or copy.deepcopy(model), which keeps the weights too."
             )
         return super().layers  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics of the model, and those of a `PenaltyLogger` while it runs."""
+        meters = attachment_of(self).meters  # pyright: ignore[reportArgumentType]
+        own = super().metrics  # pyright: ignore[reportAttributeAccessIssue]
+        return own if meters is None else [*own, *meters.metrics]
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of the model, after a `PenaltyLogger` has taken it apart."""
+        loss = super().compute_loss(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        x = args[0] if args else kwargs.get("x")
+        attachment_of(self).measure(loss, x)  # pyright: ignore[reportArgumentType]
+        return loss
 
 
 def regularized_class(original: type, spec: Spec) -> type:

@@ -34,6 +34,12 @@ class Weight:
         """What the layer holds: a `keras.Variable`, or a tensor computed from some (LoRA)."""
         return getattr(self.owner, self.attribute)
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the optimizer changes it."""
+        held = self.held
+        return held.trainable if isinstance(held, keras.Variable) else self.owner.trainable
+
     def read(self) -> Any:
         """Return the weight as a tensor in the shape that a penalty sees."""
         tensor = keras.ops.convert_to_tensor(self.held)
