@@ -110,7 +110,7 @@ class TestRange:
             wide = ar.value(FAMILY[name], x.astype(np.float64), mean_over=mean_over)
             np.testing.assert_allclose(ar.value(FAMILY[name], x, mean_over=mean_over), wide, rtol=2**-23.9)
 
-    @pytest.mark.parametrize("name", PROBABILITIES)
+    @pytest.mark.parametrize("name", sorted(PROBABILITIES))
     def test_outside_of_probabilities(self, name: str) -> None:
         for outside in (-0.25, 1.25):
             x = np.array([[0.5, outside]])
