@@ -152,15 +152,16 @@ def test_b7_sparse_autoencoders_sum_features_and_average_the_rest(mode: str) -> 
 
 def test_c1_before_and_after_the_activation() -> None:
     x = RNG.normal(size=(6, 3)).astype(np.float32)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    hidden_layer = torch.nn.Linear(3, 5)
+    model = torch.nn.Sequential(hidden_layer, torch.nn.ReLU(), torch.nn.Linear(5, 2))
     rules = [ar.Rule(ar.L1(1.0), layer="0", placement=place) for place in ("pre_activation", "output")]
     regularization = arspec_torch.attach(model, ar.Spec(rules))
     model(torch.tensor(x))
     losses = {key: loss.item() for key, loss in regularization.losses().items()}
-    before = model[0](torch.tensor(x)).detach().numpy().astype(np.float64)
+    before = hidden_layer(torch.tensor(x)).detach().numpy().astype(np.float64)
     expected = {"0/pre_activation/l1": np.abs(before).sum() / 6, "0/output/l1": np.maximum(before, 0).sum() / 6}
     assert losses == pytest.approx(expected, rel=1e-6)
-    weights = {"hidden": {"kernel": model[0].weight.detach().numpy().T}}
+    weights = {"hidden": {"kernel": hidden_layer.weight.detach().numpy().T}}
 
     def network(weights: Any, x: Any) -> Any:
         h = arspec_jax.site(x @ weights["hidden"]["kernel"], layer="hidden", placement="pre_activation")
