@@ -25,13 +25,13 @@ def row(fault: Fault, adapter: Any = NUMPY) -> testbed.Row:
 
 
 def test_there_are_enough_faults_and_each_has_a_name() -> None:
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 70
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 90
     assert all(fault.sentence.endswith(".") for fault in FAULTS)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_killed(fault: Fault) -> None:
-    found = row(fault)
+    found = row(fault, torch_modes.ADAPTER if fault.model else NUMPY)
     assert found.verdict == testbed.KILLED
     assert found.killers
     assert found.message
@@ -55,8 +55,8 @@ def test_a_fault_that_does_nothing_survives() -> None:
 
 
 def test_what_an_adapter_cannot_have_is_not_counted() -> None:
-    other = Fault("x", "Only in a third mode.", Call.run, modes=3)
-    assert row(other).verdict == testbed.NOT_APPLICABLE
+    others = Fault("x", "Only in a third mode.", modes=3), Fault("y", "In models.", model=lambda asked: None)
+    assert [row(other).verdict for other in others] == [testbed.NOT_APPLICABLE] * 2
     rows = [{"verdict": testbed.NOT_APPLICABLE}, {"verdict": testbed.KILLED}, {"verdict": testbed.SPARED}]
     assert testbed.score(rows) == {
         "planted": 1,

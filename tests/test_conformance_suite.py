@@ -104,6 +104,9 @@ def test_a_right_engine_conforms() -> None:
     assert failures(found) == []
     assert {result.status for result in found} == {PASS, UNSUPPORTED}
     assert {result.clause for result in found} == set(BY_ID)
+    assert {result.clause for result in found if result.status == UNSUPPORTED} == {
+        clause.id for clause in CLAUSES if clause.tier in "IP"
+    }
     assert all(result.observed > 0 for result in found if result.status == PASS)
 
 

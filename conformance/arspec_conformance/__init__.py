@@ -7,3 +7,5 @@ from arspec_conformance._adapter import Adapter as Adapter
 from arspec_conformance._adapter import Mode as Mode
 from arspec_conformance._adapter import adapter_names as adapter_names
 from arspec_conformance._adapter import load_adapter as load_adapter
+from arspec_conformance._models import Measured as Measured
+from arspec_conformance._models import ModelAdapter as ModelAdapter

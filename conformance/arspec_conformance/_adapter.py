@@ -30,6 +30,8 @@ CAPABILITIES = {
     "empty": "tensors without elements are supported",
     "special values": "NaN and infinities are defined, not only finite numbers",
     "identical": "float32, bfloat16 and float16 have every bit of the definition, not only bounded errors",
+    "placements": "it builds models: it has the methods of ModelAdapter",
+    "tied weights": "two layers of a model may share a parameter",
 }
 
 

@@ -65,7 +65,8 @@ def questions(
     chosen = [mode for mode in adapter.modes() if not modes or mode.name in modes]
     for clause in clauses:
         if clause.once:
-            yield Question(clause, ONCE, "float32")
+            if "float32" in served and (profile != "smoke" or clause.level == 1):
+                yield Question(clause, ONCE, "float32")
             continue
         for dtype, mode in itertools.product(served, chosen):
             about = dtype in (clause.dtypes or served) and dtype in (mode.dtypes or served)

@@ -113,7 +113,8 @@ def score(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 def _row(adapter: Adapter, fault: Fault, device: str) -> Row:
     row, started = Row(fault.name, fault.sentence, SURVIVED), time.perf_counter()
     served = set(adapter.dtypes(device))
-    if len(adapter.modes()) < fault.modes or not set(fault.dtypes) & served:
+    needs = {*fault.needs, *(("placements",) if fault.model else ())}
+    if len(adapter.modes()) < fault.modes or not set(fault.dtypes) & served or needs - adapter.capabilities():
         row.verdict = NOT_APPLICABLE
         return row
     near, far = _ordered(adapter, fault, device)
@@ -151,6 +152,8 @@ def _ordered(adapter: Adapter, fault: Fault, device: str) -> tuple[list[Question
     near, far = [], []
     for question in asked:
         at_home = question.clause.subject in names and question.dtype in fault.dtypes
+        if fault.model:
+            at_home = question.clause.tier == "P"
         # What needs a compiler for every new shape is asked last.
         quick = question.mode.cost == INSTANT or question.clause.level == 1
         (near if at_home and quick and fault is not NO_FAULT else far).append(question)

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import arspec_jax
+from arspec import Spec
+from arspec.layers import Network
 from arspec_conformance._adapter import CAPABILITIES, COMPILED, COSTLY, Mode
+from arspec_conformance.adapters.jax_models import JaxModel
 
 Result = tuple[jax.Array, jax.Array]
 
@@ -41,7 +44,7 @@ class JaxAdapter:
         return Mode("eager", COMPILED), Mode("jit", COMPILED), Mode("vmap", COSTLY)
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset(CAPABILITIES)
+        return frozenset(CAPABILITIES) - {"tied weights"}
 
     def to_native(self, array: np.ndarray, dtype: str, device: str) -> jax.Array:
         with jax.enable_x64(dtype == "float64"):
@@ -68,6 +71,12 @@ class JaxAdapter:
             if mode == "eager":
                 return self._function(penalty, axes, mean_over)(x, upstream, *given)
             return self._compiled(penalty, axes, mean_over, mode)(x, upstream, *given)
+
+    def layers(self) -> tuple[str, ...]:
+        return ("Dense",)
+
+    def build(self, network: Network, spec: Spec, device: str) -> JaxModel:
+        return JaxModel(network, spec, device)
 
     def _function(self, penalty: Any, axes: Any, mean_over: Any) -> Callable[..., Result]:
         def value(x: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -12,7 +12,10 @@ import numpy as np
 
 import arspec_keras
 import keras
+from arspec import Spec
+from arspec.layers import Network
 from arspec_conformance._adapter import COMPILED, COSTLY, INSTANT, Adapter, Mode
+from arspec_conformance.adapters.keras_models import KerasModel
 
 BACKEND = keras.backend.backend()
 
@@ -46,13 +49,19 @@ class KerasAdapter:
         return Mode("eager", COMPILED if BACKEND == "jax" else INSTANT), Mode("compiled", COSTLY), trained
 
     def capabilities(self) -> frozenset[str]:
-        return self._engine.capabilities()
+        return (self._engine.capabilities() | {"placements"}) - {"tied weights"}
 
     def to_native(self, array: np.ndarray, dtype: str, device: str) -> Any:
         return self._engine.to_native(array, dtype, device)
 
     def to_numpy(self, tensor: Any) -> np.ndarray:
         return self._engine.to_numpy(tensor)
+
+    def layers(self) -> tuple[str, ...]:
+        return ("Dense",)
+
+    def build(self, network: Network, spec: Spec, device: str) -> KerasModel:
+        return KerasModel(network, spec, device)
 
     def value_and_gradient(self, penalty: Any, x: Any, *, mode: str, **options: Any) -> tuple[Any, Any]:
         if mode != "train":

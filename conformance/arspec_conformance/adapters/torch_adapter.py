@@ -11,7 +11,10 @@ import numpy as np
 import torch
 
 import arspec_torch
+from arspec import Spec
+from arspec.layers import Network
 from arspec_conformance._adapter import CAPABILITIES, COSTLY, Mode
+from arspec_conformance.adapters.torch_models import TorchModel
 
 Result = tuple[torch.Tensor, torch.Tensor]
 
@@ -80,6 +83,12 @@ class TorchAdapter:
             return self._value(penalty, x, mask=mask, **options)
 
         return {"eager": _by_autograd, "func": _by_grad, "vmap": _by_vmap}[mode](function, x, mask, cotangent)
+
+    def layers(self) -> tuple[str, ...]:
+        return ("Dense",)
+
+    def build(self, network: Network, spec: Spec, device: str) -> TorchModel:
+        return TorchModel(network, spec, device)
 
     def _compile(self, penalty: Any, axes: Any, mean_over: Any, *_signature: Any) -> Callable[..., torch.Tensor]:
         value = self._value

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from arspec import Spec
 from arspec._axes import Axes, resolve_axes
+from arspec.layers import Network
 from arspec_conformance._adapter import Adapter, Mode
 from arspec_conformance.cases import DTYPES
 
@@ -72,6 +74,8 @@ class Fault:
     name : unique.
     sentence : what is wrong.
     answer : from a call to the faulty answer.
+    model : from what is to be built to the faulty model, for faults of placement.
+    needs : the capabilities without which an adapter cannot have it.
     about : names of the penalties it shows at; none: all.
     modes : how many modes an adapter needs to have it.
     dtypes : the dtypes at which it shows, if not at float32.
@@ -79,10 +83,12 @@ class Fault:
 
     name: str
     sentence: str
-    answer: Callable[[Call], Answer]
+    answer: Callable[[Call], Answer] = Call.run
     about: tuple[str, ...] = ()
     modes: int = 1
     dtypes: tuple[str, ...] = ("float32",)
+    model: Callable[[Any], Any] | None = None
+    needs: tuple[str, ...] = ()
 
 
 class FaultyAdapter:
@@ -118,6 +124,12 @@ class FaultyAdapter:
 
     def to_numpy(self, tensor: Any) -> np.ndarray:
         return tensor if isinstance(tensor, np.ndarray) else self._adapter.to_numpy(tensor)
+
+    def build(self, network: Network, spec: Spec, device: str) -> Any:
+        from arspec_conformance.faulty._models import Building
+
+        asked = Building(self._adapter, network, spec, device)
+        return asked.right() if self._fault.model is None else self._fault.model(asked)
 
     def value_and_gradient(
         self,

@@ -1,0 +1,62 @@
+"""Reference networks as Keras models; gradients are what one step of SGD subtracts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import arspec_keras
+import keras
+from arspec import Spec
+from arspec.layers import Dense, Network
+from arspec_conformance._models import Measured
+
+
+class KerasModel:
+    """A Sequential with a Spec on it, compiled with SGD and a loss of nothing."""
+
+    def __init__(self, network: Network, spec: Spec, device: str) -> None:
+        self._network = network
+        layers = [_dense(name, layer) for name, layer in network.layers.items()]
+        first = next(iter(network.layers.values()))
+        self._model = keras.Sequential([keras.Input((first.kernel.shape[0],)), *layers])  # pyright: ignore
+        self.assign({f"{n}/{p}": a for n, layer in network.layers.items() for p, a in layer.parameters().items()})
+        arspec_keras.attach(self._model, spec)
+        self._model.compile(keras.optimizers.SGD(1.0), _nothing)
+
+    def measure(self, x: np.ndarray) -> Measured:
+        x, before = x.astype(np.float32), self._weights()
+        self._model(x)
+        values = {key: float(_array(loss)) for key, loss in arspec_keras.losses(self._model).items()}
+        total = float(_array(arspec_keras.total(self._model)))
+        self._model.train_on_batch(x, np.zeros((len(x), 1), np.float32))
+        gradients = {name: before[name] - after for name, after in self._weights().items()}
+        self.assign(before)
+        return Measured(values, total, gradients)
+
+    def assign(self, parameters: Mapping[str, np.ndarray]) -> None:
+        for path, array in parameters.items():
+            name, role = path.split("/")
+            getattr(self._model.get_layer(name), role).assign(array.astype(np.float32))
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        paths = [f"{n}/{p}" for n, layer in self._network.layers.items() for p in layer.parameters()]
+        split = [path.split("/") for path in paths]
+        found = [_array(getattr(self._model.get_layer(name), role)) for name, role in split]
+        return {path: np.array(array) for path, array in zip(paths, found, strict=True)}
+
+
+def _dense(name: str, layer: Any) -> keras.layers.Layer:
+    if not isinstance(layer, Dense):
+        raise NotImplementedError(f"no Keras layer for {type(layer).__name__}")
+    return keras.layers.Dense(
+        layer.kernel.shape[1], activation=layer.activation, use_bias=layer.bias is not None, name=name
+    )
+
+
+def _nothing(_: Any, prediction: Any) -> Any:
+    return keras.ops.multiply(0.0, keras.ops.sum(prediction, axis=-1))
+
+
+def _array(x: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(x))
