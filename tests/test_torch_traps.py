@@ -382,27 +382,25 @@ def test_c18_a_copy_and_a_file_keep_their_penalties(x: Tensor) -> None:
     assert {key: loss.item() for key, loss in penalties.losses().items()} == expected
 
 
-@pytest.mark.parametrize("module", [nn.LSTM(INPUTS, WIDTH, batch_first=True), nn.MultiheadAttention(4, 2)])
-def test_c18_copies_of_recurrent_and_attention_modules(module: nn.Module) -> None:
-    placement = "cell_state" if isinstance(module, nn.LSTM) else "output"
-    model, penalties = attached(rule(placement, "0"), model=nn.Sequential(module))
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(INPUTS, 4, batch_first=True)
+        self.mha = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.rnn(x)
+        return self.mha(x, x, x)[0]
+
+
+def test_c18_copies_of_recurrent_and_attention_modules() -> None:
+    model, penalties = attached(rule("cell_state", "rnn"), rule("output", "mha"), model=Attending())
     given = torch.randn(BATCH, 4, INPUTS)
-
-    def run(network: nn.Module) -> None:
-        query = given[..., :1].expand(-1, -1, 4)
-        network(given) if isinstance(module, nn.LSTM) else network[0](query, query, query)
-
-    def loss_of(network: nn.Module, its: Any) -> float:
-        if isinstance(module, nn.LSTM):
-            run(network)
-            return its.total().item()
-        its._begin()
-        run(network)
-        return its.total().item()
-
-    expected = loss_of(model, penalties)
-    twin, its = pickle.loads(pickle.dumps((model, penalties)))
-    assert loss_of(twin, its) == expected
+    model(given)
+    expected = penalties.total().item()
+    for twin, its in (copy.deepcopy((model, penalties)), pickle.loads(pickle.dumps((model, penalties)))):
+        twin(given)
+        assert its.total().item() == expected
 
 
 def test_c18_a_copy_of_the_modules_alone_is_refused(x: Tensor) -> None:
@@ -426,12 +424,45 @@ def test_c18_a_failed_pass_leaves_nothing_behind(x: Tensor) -> None:
 
     model, penalties = attached(rule("pre_activation"), model=Failing())
     model(x)
+    penalties.total()
     with pytest.raises(RuntimeError, match="stop"):
         model(x[:1])
     with pytest.raises(ar.SpecError, match="never fired"):
         penalties.total()
     model(x)
     assert penalties.total().item() == value(model.hidden(x), mean_over="batchmean")
+
+
+def test_c18_a_penalty_that_nobody_asked_for_is_told(x: Tensor) -> None:
+    """Two passes for one loss: the first one's penalty would be missing from it."""
+    model, penalties = attached(rule("pre_activation"))
+    model(x)
+    with pytest.warns(UserWarning, match=r"were never asked for, and are lost.*penalties.passes\(\)"):
+        model(2 * x)
+    penalties.total()
+    model(x)
+    print(penalties.sites)
+    model(x)
+    model.eval()(x)  # looking at a model is not training it
+    model(x)
+    with torch.no_grad():
+        model.train()(x)
+        model(x)
+
+
+def test_c18_passes_add_up_where_one_loss_has_several(x: Tensor) -> None:
+    model, penalties = attached(rule("pre_activation"), rule("kernel"))
+    for _ in range(2):
+        with penalties.passes():
+            model(x)
+            model(2 * x[:3])
+        losses = penalties.losses()
+        expected = sum(value(model.hidden(given), mean_over="batchmean") for given in (x, 2 * x[:3]))
+        assert losses["hidden/pre_activation/sum"].item() == pytest.approx(expected, rel=1e-6)
+        assert losses["hidden/kernel/sum"].item() == value(model.hidden.weight)
+    losses["hidden/pre_activation/sum"].backward()
+    model(x)
+    assert penalties.losses()["hidden/pre_activation/sum"].item() == value(model.hidden(x), mean_over="batchmean")
 
 
 def test_c19_two_models_and_two_threads_do_not_mix(x: Tensor) -> None:
@@ -441,6 +472,7 @@ def test_c19_two_models_and_two_threads_do_not_mix(x: Tensor) -> None:
     def work(k: int) -> None:
         for _ in range(20):
             pairs[k][0](inputs[k])
+            pairs[k][1].total()
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:

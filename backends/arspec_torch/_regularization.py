@@ -1,6 +1,5 @@
 """Regularization: the penalties of an attached model, as its forward passes give them."""
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +14,12 @@ from arspec._sites import unfired
 from arspec_torch import _source
 from arspec_torch._engine import value
 from arspec_torch._layout import Layout
-from arspec_torch._mask import NamedMask, aligned, named_masks
+from arspec_torch._mask import aligned, named_masks
 from arspec_torch._parallel import gathered, must_gather
+from arspec_torch._passes import Passes
 from arspec_torch._schedule import scheduled
 from arspec_torch._source import Call, Captured, Source, by_module
 from arspec_torch._watch import owner_of, unwatch
-
-_COMPILED = 1  # stands for the thread of a pass where the compiler runs, which cannot ask for it
 
 
 class Regularization:
@@ -49,13 +47,8 @@ class Regularization:
         self._watched = by_module(model, sites, sources)
         # An in-place module overwrites what was captured: then it is copied.
         self._copies = any(getattr(module, "inplace", False) is True for module in model.modules())
-        self._masks: dict[str, NamedMask] = {}
-        self._pass_masks: dict[str, NamedMask] = {}
         self._handles: list[Any] = []
-        self._running = 0
-        self._wants_gradient = True
-        self._losses: dict[str, Tensor] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._passes = Passes()
 
     def losses(self) -> dict[str, Tensor]:
         """Return each penalty of the last forward pass, before its schedule, by name such as "hidden/output/l1".
@@ -73,6 +66,7 @@ class Regularization:
         missing = [s for s in self._sites if not self._is_known(s)]
         if missing:
             raise unfired(missing)
+        self._passes.asked()
         return {site.key: self._loss(site) for site in self._sites}
 
     def total(self, step: int | Tensor | None = None) -> Tensor:
@@ -123,20 +117,31 @@ class Regularization:
         >>> bool(torch.isclose(penalties.total(), y[0].abs().sum()))
         True
         """
-        before, self._masks = self._masks, named_masks(masks, self._sites)
+        before, self._passes.given = self._passes.given, named_masks(masks, self._sites)
         try:
             yield
         finally:
-            self._masks = before
+            self._passes.given = before
 
     @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Run the model inside of `with` as if it had not run: the last pass stays what it was."""
-        before = self._losses, self._shapes
-        try:
+    def passes(self) -> Iterator[None]:
+        """Let the forward passes inside of `with` add up, as for a siamese network.
+
+        A weight counts once all the same.
+
+        Example
+        -------
+        >>> import arspec, arspec_torch, torch
+        >>> model = torch.nn.Linear(3, 2)
+        >>> rule = arspec.Rule(arspec.L1(1.0), layer="model", placement="pre_activation")
+        >>> penalties = arspec_torch.attach(model, arspec.Spec([rule]))
+        >>> with penalties.passes():
+        ...     one, other = model(torch.ones(1, 3)), model(torch.zeros(1, 3))
+        >>> bool(torch.isclose(penalties.total(), (one.abs() + other.abs()).sum()))
+        True
+        """
+        with self._passes.adding_up():
             yield
-        finally:
-            self._losses, self._shapes = before
 
     @property
     def spec(self) -> Spec:
@@ -146,10 +151,11 @@ class Regularization:
     @property
     def sites(self) -> Sites:
         """The sites, with shapes and values of the last forward pass; print them."""
+        self._passes.asked()
         values = {s.key: self._loss(s).item() for s in self._sites if self._is_known(s)}
         parameters = [s.key for s in self._sites if self._sources[s.key].is_parameter]
         shapes = {key: tuple(_source.read_parameter(self._sources[key]).shape) for key in parameters}
-        return self._sites.with_results({**self._shapes, **shapes}, values)
+        return self._sites.with_results({**self._passes.shapes, **shapes}, values)
 
     def detach(self) -> None:
         """Give the model its own classes back; afterwards it is as before `attach`.
@@ -165,18 +171,14 @@ class Regularization:
             handle.remove()
         self._handles = []
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copy everything but the last pass, whose tensors belong to a graph."""
-        return {**self.__dict__, "_losses": {}, "_shapes": {}, "_pass_masks": {}, "_running": 0}
-
     def __repr__(self) -> str:
         return repr(self.sites)
 
     def _is_known(self, site: Site) -> bool:
-        return self._sources[site.key].is_parameter or site.key in self._losses
+        return self._sources[site.key].is_parameter or site.key in self._passes.losses
 
     def _loss(self, site: Site) -> Tensor:
-        known = self._losses.get(site.key)
+        known = self._passes.losses.get(site.key)
         return self._parameter_loss(site) if known is None else known
 
     def _counts(self, site: Site) -> bool:
@@ -197,11 +199,12 @@ class Regularization:
                 "copy.copy?), where they would be lost. Use DistributedDataParallel, or copy.deepcopy((model, "
                 "penalties))."
             )
-        is_pass = module is self._model and not self._running
+        is_pass = module is self._model and not self._passes.is_running
         if is_pass:
-            self._begin()
-        elif self._is_another_thread():
-            raise UnsupportedError("the model runs in two threads at once; give each thread a deep copy.")
+            self._passes.begin(self._model.training)
+        else:
+            self._passes.refuse_other_threads()
+        failed = True
         try:
             early, late = watched
             captured = self._captured(Call(module, args, options), early) if early else []
@@ -212,26 +215,11 @@ class Regularization:
                 self._record(captured)
             if is_pass:
                 self._record_replaced_parameters()
-        except BaseException:
-            if is_pass:
-                self._losses = {}
-            raise
+            failed = False
         finally:
             if is_pass:
-                self._running = 0
+                self._passes.end(failed)
         return output
-
-    def _is_another_thread(self) -> bool:
-        if torch.compiler.is_compiling() or self._running <= _COMPILED:
-            return False
-        return self._running != threading.get_ident()
-
-    def _begin(self) -> None:
-        self._running = _COMPILED if torch.compiler.is_compiling() else threading.get_ident()
-        self._wants_gradient = torch.is_grad_enabled()
-        self._pass_masks = self._masks
-        self._losses = {}
-        self._shapes = {}
 
     def _captured(self, call: Call, sites: Iterable[Site]) -> list[tuple[Site, Captured]]:
         captures = ((site, self._sources[site.key].capture) for site in sites)
@@ -249,18 +237,17 @@ class Regularization:
         return captured if tensor is captured.tensor else Captured(tensor, captured.axes, captured.lengths)
 
     def _record(self, found: list[tuple[Site, Captured]]) -> None:
-        if self._running and self._wants_gradient and not torch.is_grad_enabled():
+        passes = self._passes
+        if passes.is_running and passes.wants_gradient and not torch.is_grad_enabled():
             raise SpecError(
                 f"{found[0][0].layer!r} ran without gradients inside a pass that wants them (reentrant "
                 "checkpointing?), so its penalty would have no gradient. Use checkpoint(..., use_reentrant=False)."
             )
         for site, captured in found:
             loss = self._activation_loss(site, captured)
-            if not self._running:
-                continue  # a checkpoint's recomputation, which must save the same tensors, or a call outside a pass
-            known = self._losses.get(site.key)
-            self._losses[site.key] = loss if known is None else known + loss
-            self._shapes[site.key] = tuple(captured.tensor.shape)
+            # Else a checkpoint's recomputation, which must save the same tensors, or a call outside a pass.
+            if passes.is_running:
+                passes.record(site.key, loss, tuple(captured.tensor.shape), self._model.training)
 
     def _activation_loss(self, site: Site, captured: Captured) -> Tensor:
         rule, tensor = site.rule, captured.tensor
@@ -273,8 +260,7 @@ class Regularization:
         return value(rule.penalty, tensor, axes=axes, mean_over=rule.mean_over, mask=mask, numerics=rule.numerics)
 
     def _mask(self, site: Site, captured: Captured, axes: str | None) -> Tensor | None:
-        # A checkpoint runs its part again in the backward pass, after the masks were taken away.
-        given = (self._masks if self._running else self._pass_masks).get(site.layer)
+        given = self._passes.mask(site.layer)
         if captured.lengths is None:
             if given is None:
                 return None
@@ -289,4 +275,4 @@ class Regularization:
         for site in self._sites:
             source = self._sources[site.key]
             if source.is_parameter and _source.is_replaced(source):
-                self._losses[site.key] = self._parameter_loss(site)
+                self._passes.losses[site.key] = self._parameter_loss(site)

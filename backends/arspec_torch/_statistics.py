@@ -65,7 +65,7 @@ def statistics(
     fired: set[str] = set()
     with ExitStack() as stack:
         if owner is not None:
-            stack.enter_context(owner._undisturbed())
+            stack.enter_context(owner._passes.undisturbed())
         sites, sources = find_sites(model, Spec(rules), activations)
         for site in _each_place_once(sites):
             stack.enter_context(_listening(site, sources[site.key], layout, seen, fired))
