@@ -287,11 +287,16 @@ def check(rnn: Rnn, reference: layers.Recurrent, x: Array, lengths: Array | None
         close(got[name], gradient, f"gradient of {name}")
 
 
-@pytest.mark.parametrize("sequence", SEQUENCES)
 @pytest.mark.parametrize("name", FORWARD)
-def test_every_placement(name: str, sequence: str) -> None:
+def test_every_placement(name: str) -> None:
     make, reference = FORWARD[name]
-    check(make(reference), reference, SEQUENCES[sequence])
+    check(make(reference), reference, SEQUENCES["batch of 3"])
+
+
+@pytest.mark.parametrize("name", ["linen GRU", "nnx LSTM", "equinox LSTM in a loop"])
+def test_another_batch_size(name: str) -> None:
+    make, reference = FORWARD[name]
+    check(make(reference), reference, SEQUENCES["batch of 2"])
 
 
 @pytest.mark.parametrize("name", FLAX)
@@ -327,5 +332,52 @@ def test_time_may_come_first(make: Callable[..., Rnn]) -> None:
     _, penalties = arspec_jax.attach(rnn.attached, spec)(
         rnn.argument, jnp.moveaxis(jnp.asarray(x), 1, 0), seq_lengths=jnp.asarray(LENGTHS)
     )
+    for key, number in wanted.values.items():
+        close(penalties[key], number, key)
+
+
+# Both directions.
+
+
+def both_directions() -> layers.Bidirectional:
+    return layers.Bidirectional(lstm(), lstm(reverse=True, seed=1))
+
+
+class LinenBidirectional(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any, **kwargs: Any) -> Any:
+        first, second = (nn.RNN(nn.LSTMCell(UNITS, param_dtype=jnp.float64)) for _ in range(2))
+        return nn.Bidirectional(first, second, name="rnn")(x, **kwargs)
+
+
+def linen_directions() -> tuple[Any, Any]:
+    cells = [linen_cell(layer)[1] for layer in both_directions().parts().values() if isinstance(layer, layers.LSTM)]
+    return LinenBidirectional(), {"params": {f"LSTMCell_{index}": cell for index, cell in enumerate(cells)}}
+
+
+def nnx_directions() -> tuple[Any, Any]:
+    parts = both_directions().parts().values()
+    walks = [nnx.RNN(nnx_cell(layer), rngs=nnx.Rngs(0)) for layer in parts if isinstance(layer, layers.LSTM)]
+    model = NnxModel(nnx.Bidirectional(walks[0], walks[1], rngs=nnx.Rngs(0)))
+    return model, model
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "padded"])
+@pytest.mark.parametrize("make", [linen_directions, nnx_directions])
+def test_the_directions_of_a_bidirectional_layer(make: Callable[[], tuple[Any, Any]], lengths: Array | None) -> None:
+    rules = [
+        ar.Rule(ar.TemporalDifference(0.3), layer="rnn/*", placement=placement, mean_over=("batch", "time"))
+        for placement in ("cell_state", "input_gate", "output")
+    ]
+    rules += [ar.Rule(ar.L2(0.2), layer="rnn/backward", placement=p) for p in ("kernel", "bias", "input")]
+    rules += [ar.Rule(ar.L2(0.1), layer="rnn", placement=placement) for placement in ("input", "output")]
+    attached, argument = make()
+    x = SEQUENCES["batch of 3"]
+    kwargs: dict[str, Any] = {} if lengths is None else {"seq_lengths": jnp.asarray(lengths)}
+    mask = None if lengths is None else layers.mask_of_lengths(lengths, TIME)
+    wanted = layers.Network({"rnn": both_directions()}).penalties(ar.Spec(rules), x, mask=mask)
+    output, penalties = arspec_jax.attach(attached, ar.Spec(rules))(argument, jnp.asarray(x), **kwargs)
+    assert output.shape == (BATCH, TIME, 2 * UNITS)
+    assert sorted(penalties) == sorted(wanted.values)
     for key, number in wanted.values.items():
         close(penalties[key], number, key)

@@ -182,7 +182,8 @@ def _part(path: str, layer: Any, batched: bool, held: Mapping[int, int], maker: 
             roles, f"a {maker} makes the weight of this layer of another array. Penalize without it."
         )
     steps = step_placements(layer)
-    results = ("input", *(RESULT if affine else ("output",)), *steps)
+    given = () if "embeddings" in roles else ("input",)  # tokens are whole numbers
+    results = (*given, *(RESULT if affine else ("output",)), *steps)
     axes = axes_of(layer)
     return Part(
         path=path,

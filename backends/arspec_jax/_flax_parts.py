@@ -6,6 +6,7 @@ from typing import Any
 
 from arspec_jax._flax_kinds import (
     class_of,
+    has_class,
     is_affine,
     is_bidirectional,
     is_cell,
@@ -143,8 +144,9 @@ def layer_part(path: str, module: Any, leaves: Leaves, *, kind: str = "") -> Par
 def _results(module: Any, affine: bool) -> tuple[str, ...]:
     if module is None or not callable(module):
         return ()
+    given = () if has_class(module, ("Embed",)) else ("input",)  # tokens are whole numbers
     steps = step_placements(module) if is_cell(module) else ()
-    return ("input", *(RESULT if affine else ("output",)), *steps)
+    return (*given, *(RESULT if affine else ("output",)), *steps)
 
 
 def _parameters(roles: Mapping[str, Role], leaves: Leaves) -> dict[str, Parameter]:

@@ -50,18 +50,26 @@ class Watch:
         if is_cell(module):
             return self._step(module, path, run, args, kwargs)
         self.ran[path] = Ran(module, _home(module, path))
+        if is_bidirectional(module):
+            return self._both(module, path, run, args, kwargs)
         self._name_weights(module, path)
-        _name_input(path, args)
-        if not is_bidirectional(module):
-            return _named_result(run(*args, **kwargs), path, "pre_activation" if is_affine(module) else "output")
+        if args:
+            mark(args[0], path, "input")
+        return mark(run(*args, **kwargs), path, "pre_activation" if is_affine(module) else "output")
+
+    def _both(self, module: Any, path: str, run: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run both directions; the layer around them has an input and an output."""
+        time_major = _is_time_major(module, kwargs)
+        valid = _mask(args, kwargs, time_major)
         self._bidirectional.append(path)
         try:
             result = run(*args, **kwargs)
         finally:
             self._bidirectional.pop()
-        carry, output = result if isinstance(result, tuple) else (None, result)
-        mark(output, path, "output", mask=_mask(args, kwargs, _is_time_major(module, kwargs)))
-        return result if carry is None else (carry, output)
+        ends = {"input": args[0] if args else None, "output": result[1] if isinstance(result, tuple) else result}
+        for placement, tensor in ends.items():
+            mark(_batch_first(tensor, time_major), path, placement, mask=valid)
+        return result
 
     def path_of_rnn(self, path: str, reverse: bool) -> str:
         """Return the path of a recurrent layer: that of a direction inside of a Bidirectional."""
@@ -146,12 +154,3 @@ def _mask(args: tuple[Any, ...], kwargs: Mapping[str, Any], time_major: bool) ->
 def _batch_first(x: Any, time_major: bool) -> Any:
     """Put the axis of time behind those of the batch."""
     return jnp.moveaxis(x, 0, -2) if time_major and isinstance(x, jax.Array) else x
-
-
-def _name_input(path: str, args: tuple[Any, ...]) -> None:
-    if args:
-        mark(args[0], path, "input")
-
-
-def _named_result(result: Any, path: str, placement: str) -> Any:
-    return mark(result, path, placement)

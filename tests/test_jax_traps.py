@@ -1,0 +1,396 @@
+"""Traps of capture in JAX, a test per row of the list that is not met elsewhere: right, or loud."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import arspec as ar
+import arspec_jax
+from bits import assert_same_bits
+
+KEY = jax.random.key(2)
+X = np.random.default_rng(1).standard_normal((7, 3)).astype(np.float32)
+SEQUENCE = np.random.default_rng(2).standard_normal((3, 5, 2)).astype(np.float32)
+RTOL = 1e-5
+
+
+def spec(*placements: str, layer: str = "**", penalty: Any = None, **options: Any) -> ar.Spec:
+    chosen = ar.L1(0.1) if penalty is None else penalty
+    return ar.Spec([ar.Rule(chosen, layer=layer, placement=placement, **options) for placement in placements])
+
+
+def mean_l1(x: Any, **options: Any) -> Any:
+    return ar.value(ar.L1(0.1), np.asarray(x), **{"mean_over": "batchmean", **options})
+
+
+# B: masks, several outputs, attention.
+
+
+class Encoder(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.rnn: Any = nnx.RNN(nnx.GRUCell(2, 4, rngs=rngs), rngs=rngs)
+        self.out = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x: Any, *, seq_lengths: Any = None) -> Any:
+        return nnx.relu(self.out(self.rnn(x, seq_lengths=seq_lengths)))
+
+
+def test_b3_masks_by_layer_count_valid_positions_only() -> None:
+    model, mask = Encoder(nnx.Rngs(0)), np.arange(5) < np.array([5, 2, 3])[:, None]
+    forward = arspec_jax.attach(model, spec("output", mean_over=("batch", "time")))
+    output, penalties = forward(model, SEQUENCE, masks={"**": mask})
+    over: Any = {"mean_over": ("batch", "time"), "mask": mask}
+    assert_same_bits(penalties["out/output/l1"], mean_l1(output, **over), "out")
+    assert_same_bits(penalties["rnn/output/l1"], mean_l1(model.rnn(jnp.asarray(SEQUENCE)), **over), "rnn")
+    # The lengths of a sequence are a mask of the RNN; one that a person gives narrows it.
+    lengths = jnp.array([4, 2, 1])
+    narrow = mask & (np.arange(5) < np.asarray(lengths)[:, None])
+    _, both = forward(model, SEQUENCE, seq_lengths=lengths, masks={"rnn": mask})
+    states = model.rnn(jnp.asarray(SEQUENCE), seq_lengths=lengths)
+    assert_same_bits(both["rnn/output/l1"], mean_l1(states, mean_over=("batch", "time"), mask=narrow), "both")
+    output, _ = forward(model, SEQUENCE, seq_lengths=lengths)
+    assert_same_bits(both["out/output/l1"], mean_l1(output, mean_over=("batch", "time")), "no mask for out")
+
+
+@pytest.mark.parametrize(
+    ("masks", "text"),
+    [
+        ({"rmn": np.ones((3, 5), bool)}, r"masks names 'rmn'; .*Did you mean 'rnn'\?"),
+        ({"rnn": np.ones((3, 5))}, "rnn/output/l1: its mask has dtype float32; expected bool"),
+        ({"rnn": np.ones((3, 4), bool)}, r"its mask has shape \(3, 4\); the tensor has shape \(3, 5, 4\)"),
+        ({"rnn": np.ones((3, 5, 4), bool)}, r"Expected a mask over the leading ones of \(batch, time\)"),
+        ({"*": np.ones(3, bool), "r*": np.ones(3, bool)}, "masks has several for the layer 'rnn'"),
+        ([np.ones(3, bool)], "expected masks by layer"),
+    ],
+)
+def test_b3_masks_that_do_not_fit_are_errors(masks: Any, text: str) -> None:
+    model = Encoder(nnx.Rngs(0))
+    with pytest.raises(ar.SpecError, match=text):
+        arspec_jax.attach(model, spec("output"))(model, SEQUENCE, masks=masks)
+
+
+class ReturnsCarry(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.RNN(nn.LSTMCell(4), name="rnn")(x, return_carry=True)
+
+
+def test_b5_a_layer_with_several_outputs_has_one_tensor_per_placement() -> None:
+    variables = ReturnsCarry().init(KEY, SEQUENCE)
+    forward = arspec_jax.attach(ReturnsCarry(), spec("output", "hidden_state", "cell_state", layer="rnn"))
+    (carry, output), penalties = forward(variables, SEQUENCE)
+    assert list(penalties) == ["rnn/output/l1", "rnn/hidden_state/l1", "rnn/cell_state/l1"]
+    assert_same_bits(penalties["rnn/output/l1"], mean_l1(output), "output")
+    assert_same_bits(penalties["rnn/output/l1"], penalties["rnn/hidden_state/l1"], "hidden state")
+    np.testing.assert_array_equal(carry[1], output[:, -1])
+
+
+class Attends(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.MultiHeadDotProductAttention(2, qkv_features=4, name="attention")(x)
+
+
+def test_b6_an_attention_has_one_output_and_four_kernels() -> None:
+    variables = Attends().init(KEY, SEQUENCE)
+    kernels = [f"{name}_kernel" for name in ("query", "key", "value", "output")]
+    output, penalties = arspec_jax.attach(Attends(), spec("output", *kernels))(variables, SEQUENCE)
+    assert list(penalties) == [f"attention/{placement}/l1" for placement in ("output", *kernels)]
+    assert_same_bits(penalties["attention/output/l1"], mean_l1(output), "output")
+    with pytest.raises(ar.SpecError, match=r"'attention' .* has no placement 'kernel'; there is .*'key_kernel'"):
+        arspec_jax.attach(Attends(), spec("kernel"))(variables, SEQUENCE)
+
+
+# C: capture.
+
+
+class Mlp(nnx.Module):
+    """Everything that holds arrays which are no weights: statistics, a counter, random state."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.hidden = nnx.Linear(3, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.0, rngs=rngs)
+        self.embed = nnx.Embed(2, 4, rngs=rngs)
+        self.count = nnx.Variable(jnp.zeros(()))
+
+    def __call__(self, x: Any) -> Any:
+        return self.embed.attend(self.dropout(self.norm(nnx.relu(self.hidden(x)))))
+
+
+def test_c1_pre_activation_and_output_are_different_tensors() -> None:
+    model = Mlp(nnx.Rngs(0))
+    _, penalties = arspec_jax.attach(model, spec("pre_activation", "output", layer="hidden"))(model, X)
+    h = model.hidden(jnp.asarray(X))
+    assert_same_bits(penalties["hidden/pre_activation/l1"], mean_l1(h), "pre-activation")
+    assert_same_bits(penalties["hidden/output/l1"], mean_l1(nnx.relu(h)), "output")
+
+
+def test_c13_weights_are_chosen_by_their_role() -> None:
+    model = Mlp(nnx.Rngs(0))
+    placements = ("kernel", "bias", "embeddings", "scale", "shift")
+    _, penalties = arspec_jax.attach(model, spec(*placements))(model, X)
+    assert list(penalties) == [
+        "hidden/kernel/l1",
+        "hidden/bias/l1",
+        "embed/embeddings/l1",
+        "norm/scale/l1",
+        "norm/shift/l1",
+    ]
+    assert_same_bits(penalties["norm/scale/l1"], np.float32(0.4), "gamma of ones")
+
+
+class Shares(nn.Module):
+    def setup(self) -> None:
+        self.hidden = nn.Dense(3)
+
+    def __call__(self, x: Any) -> Any:
+        return self.hidden(nn.relu(self.hidden(x)))
+
+
+class SharedRnn(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.cell = nnx.SimpleCell(2, 2, rngs=rngs)
+        self.first: Any = nnx.RNN(self.cell, rngs=rngs)
+        self.second: Any = nnx.RNN(self.cell, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.second(self.first(x))
+
+
+def test_c7_shared_layers_count_per_call_and_weights_once() -> None:
+    variables = Shares().init(KEY, X)
+    _, penalties = arspec_jax.attach(Shares(), spec("pre_activation", "kernel"))(variables, X)
+    layer: Any = nn.Dense(3)
+    first = layer.apply({"params": variables["params"]["hidden"]}, X)
+    second = layer.apply({"params": variables["params"]["hidden"]}, nn.relu(first))
+    assert_same_bits(penalties["hidden/pre_activation/l1"], mean_l1(first) + mean_l1(second), "calls")
+    kernel = np.asarray(variables["params"]["hidden"]["kernel"])
+    assert_same_bits(penalties["hidden/kernel/l1"], mean_l1(kernel, mean_over=()), "weight")
+    model = SharedRnn(nnx.Rngs(0))
+    _, penalties = arspec_jax.attach(model, spec("recurrent_kernel"))(model, SEQUENCE)
+    assert len(penalties) == 1
+    _, penalties = arspec_jax.attach(model, spec("hidden_state", layer="first"))(model, SEQUENCE)
+    assert_same_bits(penalties.total(), mean_l1(model.first(jnp.asarray(SEQUENCE))), "its own call")
+
+
+class Ties(eqx.Module):
+    shared: eqx.nn.Shared
+
+    def __init__(self) -> None:
+        embedding, linear = eqx.nn.Embedding(4, 3, key=KEY), eqx.nn.Linear(3, 4, use_bias=False, key=KEY)
+        self.shared = eqx.nn.Shared((embedding, linear), lambda pair: pair[1].weight, lambda pair: pair[0].weight)
+
+    def __call__(self, x: Any) -> Any:
+        embedding, linear = self.shared()
+        return linear(embedding(x))
+
+
+def test_c7_a_weight_tied_in_equinox_counts_once() -> None:
+    model = Ties()
+    forward = arspec_jax.attach(model, spec("embeddings"))
+    grads = eqx.filter_grad(lambda model: forward(model, jnp.array([0, 1, 1]))[1].total())(model)
+    weight = np.asarray(model.shared()[0].weight)
+    _, penalties = forward(model, jnp.array([0, 1, 1]))
+    assert_same_bits(penalties.total(), mean_l1(weight, mean_over=()), "once")
+    leaf = jax.tree.leaves(grads)[0]
+    assert_same_bits(leaf, ar.gradient(ar.L1(0.1), weight, axes="input output"), "gradient")
+    with pytest.raises(ar.SpecError, match="matches nothing"):
+        arspec_jax.attach(model, spec("kernel"))
+
+
+class Frozen(nnx.Variable):
+    """A variable that no optimizer trains."""
+
+
+def test_c8_frozen_weights_count_unless_a_rule_says_trainable_only() -> None:
+    model = Mlp(nnx.Rngs(0))
+    kernel = np.asarray(model.hidden.kernel[...])
+    both = ar.Spec([*spec("kernel").rules, *spec("kernel", penalty=ar.L2(0.1), trainable_only=True).rules])
+    free, held = arspec_jax.attach(model, both), arspec_jax.attach(model, both, frozen=["hid*"])
+    assert_same_bits(free(model, X)[1]["hidden/kernel/l2"], ar.value(ar.L2(0.1), kernel), "trained")
+    _, penalties = held(model, X)
+    assert_same_bits(penalties["hidden/kernel/l2"], np.float32(0), "frozen")
+    assert_same_bits(penalties["hidden/kernel/l1"], mean_l1(kernel, mean_over=()), "counts all the same")
+    model.hidden.kernel = Frozen(model.hidden.kernel[...])  # pyright: ignore[reportAttributeAccessIssue]
+    _, penalties = arspec_jax.attach(model, both)(model, X)
+    assert_same_bits(penalties["hidden/kernel/l2"], np.float32(0), "no nnx.Param")
+    with pytest.raises(ar.SpecError, match=r"frozen names 'hiden', which is no layer.*'hidden'"):
+        arspec_jax.attach(model, both, frozen=["hiden"])
+    with pytest.raises(ar.SpecError, match=r"frozen='hidden'; expected a list of layers"):
+        arspec_jax.attach(model, both, frozen="hidden")
+
+
+def test_c10_a_cell_is_met_once_per_step() -> None:
+    model = Encoder(nnx.Rngs(0))
+    _, penalties = arspec_jax.attach(model, spec("hidden_state", layer="rnn"))(model, SEQUENCE)
+    assert len(penalties) == 1
+    assert_same_bits(penalties.total(), mean_l1(model.rnn(jnp.asarray(SEQUENCE))), "states")
+    with pytest.raises(ar.SpecError, match="matches no layer: layer='rnn/cell'"):
+        arspec_jax.attach(model, spec("hidden_state", layer="rnn/cell"))
+
+
+class Residual(nn.Module):
+    cell: Any
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.RNN(self.cell, name="rnn")(x)
+
+
+class OwnCell(nn.LSTMCell):
+    def __call__(self, carry: Any, inputs: Any) -> Any:
+        return super().__call__(carry, 2 * inputs)
+
+
+@pytest.mark.parametrize(
+    ("cell", "placement", "text"),
+    [
+        (lambda: nn.MGUCell(2), "hidden_state", "the states, gates and weights of a MGUCell are not known"),
+        (lambda: nn.MGUCell(2), "kernel", "the states, gates and weights of a MGUCell are not known"),
+        (lambda: OwnCell(2), "input_gate", "the states, gates and weights of a OwnCell are not known"),
+        (lambda: nn.SimpleCell(2, residual=True), "pre_activation", "with residual=True its affine map is not"),
+    ],
+)
+def test_c6_what_a_cell_hides_is_refused_by_name(cell: Callable[[], Any], placement: str, text: str) -> None:
+    module = Residual(cell())
+    variables = module.init(KEY, SEQUENCE)
+    with pytest.raises(ar.UnsupportedError, match=f"layer 'rnn' .*{placement}: {text}"):
+        arspec_jax.attach(module, spec(placement, layer="rnn"))(variables, SEQUENCE)
+    output, penalties = arspec_jax.attach(module, spec("output", layer="rnn"))(variables, SEQUENCE)
+    assert_same_bits(penalties.total(), mean_l1(output), "output")
+
+
+class Loop(eqx.Module):
+    cell: eqx.nn.GRUCell
+    decay: float = eqx.field(static=True)
+
+    def __call__(self, x: Any) -> Any:
+        state = jnp.zeros(2)
+        for row in x:
+            state = self.decay * self.cell(row, state)
+        return state
+
+
+def test_c6_steps_that_make_no_sequence_are_refused() -> None:
+    cell = eqx.nn.GRUCell(2, 2, key=KEY)
+    rules = spec("update_gate", layer="cell")
+    with pytest.raises(ar.UnsupportedError, match="the cell is called 5 times, and its state does not go from call"):
+        arspec_jax.attach(Loop(cell, 0.5), rules)(Loop(cell, 0.5), SEQUENCE)
+
+    class TwoSteps(eqx.Module):
+        cell: eqx.nn.GRUCell
+
+        def __call__(self, x: Any) -> Any:
+            step = lambda state, row: (self.cell(row, self.cell(row, state)), None)  # noqa: E731
+            return jax.lax.scan(step, jnp.zeros(2), x)[0]
+
+    with pytest.raises(ar.UnsupportedError, match="an iteration of a scan calls the cell more than once"):
+        arspec_jax.attach(TwoSteps(cell), rules)(TwoSteps(cell), SEQUENCE)
+
+
+def test_c11_penalties_are_returned_and_leave_nothing_behind() -> None:
+    module, variables = Shares(), Shares().init(KEY, X)
+    forward = arspec_jax.attach(module, spec("output"))
+    before = jax.tree.map(np.asarray, variables)
+    first, second = forward(variables, X)[1].total(), forward(variables, X)[1].total()
+    assert_same_bits(first, second, "twice")
+    jax.tree.map(np.testing.assert_array_equal, variables, before)
+
+
+def test_c14_the_bias_of_an_lstm_is_the_parameter() -> None:
+    flax: Any = nnx.OptimizedLSTMCell(2, 3, rngs=nnx.Rngs(0))
+    cell = eqx.nn.LSTMCell(2, 3, key=KEY)
+    bias = np.random.default_rng(0).standard_normal(12).astype(np.float32)
+    flax.dense_h.bias[...] = bias
+    cell = eqx.tree_at(lambda cell: cell.bias, cell, jnp.asarray(bias))
+
+    class Model(eqx.Module):
+        rnn: Any
+
+        def __call__(self, x: Any) -> Any:
+            zeros = jnp.zeros(3)
+            return jax.lax.scan(lambda s, row: (self.rnn(row, s), None), (zeros, zeros), x)[0]
+
+    class FlaxModel(nnx.Module):
+        def __init__(self) -> None:
+            self.rnn = nnx.RNN(flax, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: Any) -> Any:
+            return self.rnn(x)
+
+    for model in (Model(cell), FlaxModel()):
+        _, penalties = arspec_jax.attach(model, spec("bias", layer="rnn"))(model, SEQUENCE)
+        assert_same_bits(penalties.total(), mean_l1(bias, mean_over=()), type(model).__name__)
+
+
+def test_c17_a_rule_for_training_counts_where_one_says_so() -> None:
+    model = Mlp(nnx.Rngs(0))
+    rules = ar.Spec([*spec("kernel").rules, *spec("kernel", penalty=ar.L2(0.1), when="train").rules])
+    _, penalties = arspec_jax.attach(model, rules)(model, X)
+    both = penalties["hidden/kernel/l1"] + penalties["hidden/kernel/l2"]
+    assert_same_bits(penalties.total(training=True), both, "training")
+    assert_same_bits(penalties.total(training=False), penalties["hidden/kernel/l1"], "evaluation")
+    for missing in (None, 1):
+        with pytest.raises(
+            ar.SpecError, match=r"hidden/kernel/l2 counts in training only .*Say total\(training=True\)"
+        ):
+            penalties.total(training=missing)  # pyright: ignore[reportArgumentType]
+    kept = jax.jit(lambda p: p.total(training=False))(penalties)
+    assert_same_bits(kept, penalties["hidden/kernel/l1"], "through jit")
+
+
+def test_c18_a_spec_read_from_a_file_gives_the_same_penalties(tmp_path: Any) -> None:
+    model = Mlp(nnx.Rngs(0))
+    rules = ar.Spec(
+        [*spec("output", "kernel", layer="hidden").rules, *spec("bias", when="train", trainable_only=True).rules]
+    )
+    rules.save(tmp_path / "spec.json")
+    first = arspec_jax.attach(model, rules)(model, X)[1]
+    second = arspec_jax.attach(model, ar.load(tmp_path / "spec.json"))(model, X)[1]
+    assert list(first) == list(second)
+    assert_same_bits(first.total(training=True), second.total(training=True), "total")
+
+
+def test_c18_a_layer_that_does_not_run_is_an_error() -> None:
+    class Skips(nnx.Module):
+        def __init__(self) -> None:
+            self.rnn = nnx.RNN(nnx.GRUCell(2, 2, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+
+        def __call__(self, x: Any) -> Any:
+            return x
+
+    for placement in ("update_gate", "output", "input"):
+        with pytest.raises(ar.SpecError, match=f"'rnn/{placement}/l1' never fired"):
+            arspec_jax.attach(Skips(), spec(placement, layer="rnn"))(Skips(), SEQUENCE)
+
+
+def test_c19_threads_and_errors_leave_no_state() -> None:
+    models = [Mlp(nnx.Rngs(seed)) for seed in range(4)]
+    forwards = [arspec_jax.attach(model, spec("output", layer="hidden")) for model in models]
+    alone = [forward(model, X)[1].total() for forward, model in zip(forwards, models, strict=True)]
+    found: dict[int, Any] = {}
+
+    def work(index: int) -> None:
+        for _ in range(3):
+            found[index] = forwards[index](models[index], X)[1].total()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, total in enumerate(alone):
+        assert_same_bits(found[index], total, f"thread {index}")
+    with pytest.raises(TypeError):
+        forwards[0](models[0], np.ones((7, 5), np.float32))
+    assert type(models[0].hidden) is nnx.Linear
+    assert_same_bits(forwards[0](models[0], X)[1].total(), alone[0], "after an error")
