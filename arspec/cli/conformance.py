@@ -1,5 +1,6 @@
 """`arspec conformance`: does an install, or an adapter, do what the specification says?"""
 
+import json
 import os
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ def register(app: typer.Typer) -> None:
     group.command("smoke")(smoke)
     group.command("selftest")(selftest)
     group.command("list")(list_clauses)
+    group.command("repro")(repro)
+    group.command("report")(report_again)
     app.add_typer(group, name="conformance")
 
 
@@ -97,6 +100,51 @@ def selftest(
     raise typer.Exit(Exit.OK if document["holds"] else Exit.FAILED)
 
 
+def repro(
+    token: Annotated[str, typer.Argument(help="From a report.")], backend: Backend = "", as_json: Json = False
+) -> None:
+    """Ask again what failed: the token of a report holds the whole question.
+
+    Exit code 0: the answer is right now. 1: it is still wrong.
+    """
+    from arspec_conformance import matrix, suite_terminal
+    from arspec_conformance import repro as asking
+
+    try:
+        known = asking.asked(token)
+        (column,) = matrix.columns([backend or known["adapter"]])
+    except arspec.SpecError as error:
+        stop(f"{error} If the adapter is not registered, say --backend module:object.", Exit.COULD_NOT_RUN)
+    matrix.start([column], lambda column: ["--repro", token], device=known["device"], jobs=1)
+    if column.refused or not column.cells:
+        stop(f"{column.name}: {column.refused or column.error}", Exit.COULD_NOT_RUN)
+    (cell,) = column.cells
+    if as_json:
+        print_json(cell)
+    else:
+        suite_terminal.show_answer(out(), cell)
+    raise typer.Exit(Exit.FAILED if cell["status"] == "FAIL" else Exit.OK)
+
+
+def report_again(
+    source: Annotated[Path, typer.Argument(help="A report.json, or its folder.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of the report.")] = None,
+) -> None:
+    """Write a report anew in every format, and print it."""
+    from arspec_conformance import report, suite_terminal
+
+    path = source / "report.json" if source.is_dir() else source
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or document.get("report") != "arspec conformance":
+            stop(f"{path}: not a report of `arspec conformance run`.", Exit.COULD_NOT_RUN)
+        report.write(document, output or path.parent)
+    except (OSError, ValueError) as error:
+        stop(f"{path}: {error}", Exit.COULD_NOT_RUN)
+    suite_terminal.show(out(), document)
+    raise typer.Exit(Exit.OK if document["conforms"] else Exit.FAILED)
+
+
 def list_clauses(clauses: Clauses = "", as_json: Json = False) -> None:
     """Print the clauses: what a conforming adapter does, sentence by sentence."""
     from arspec_conformance import suite, suite_terminal
@@ -120,7 +168,7 @@ def _run(
     as_json: bool,
     jobs: int,
 ) -> None:
-    from arspec_conformance import matrix, suite, suite_terminal
+    from arspec_conformance import matrix, report, suite, suite_terminal
     from arspec_conformance.waivers import apply, read_waivers
 
     try:
@@ -138,6 +186,8 @@ def _run(
         suite.measure(columns, request, jobs=jobs, journal=journal, on_event=on_event)
     stale = apply(known, columns, datetime.now(UTC).date())
     document = suite.document(columns, request, stale)
+    if folder is not None:
+        report.write(document, folder)
     if as_json:
         print_json(document)
     else:

@@ -119,10 +119,10 @@ class Bench:
         if share[worst] <= 1:
             return None
         where = f"{name}{[int(i) for i in worst] if worst else ''}"
-        got_text, expected = float(got[worst]), float(part.rounded[worst])
-        x = trial.case.x
-        at = f" at x = {float(x[worst]):.9g}" if worst and x.shape == got.shape else ""
-        return f"{where} is {got_text:.9g}{at}; expected {expected:.9g}{_how_far(share[worst], part.allowed[worst])}"
+        x, digits = trial.case.x, 17 if part.dtype == np.float64 else 9
+        at = f" at x = {float(x[worst]):.{digits}g}" if worst and x.shape == got.shape else ""
+        numbers = (f"{float(n):.{digits}g}" for n in (got[worst], part.rounded[worst]))
+        return f"{where} is {next(numbers)}{at}; expected {next(numbers)}{_how_far(share[worst], part.allowed[worst])}"
 
     def _remember(self, name: str, part: Part, got: np.ndarray, trial: Trial) -> None:
         """Keep the largest error in u · S for the error atlas."""

@@ -12,6 +12,7 @@ from arspec_conformance.cases import DTYPES
 from arspec_conformance.clauses import Clause
 from arspec_conformance.family import members
 from arspec_conformance.identity import SAMPLE
+from arspec_conformance.trials import to_token
 
 PASS, QUALITY, FAIL, WAIVED, UNSUPPORTED, NOTRUN = "PASS", "QUALITY", "FAIL", "WAIVED", "UNSUPPORTED", "NOTRUN"
 PROFILES = {"smoke": 1, "quick": 4, "standard": 10, "full": 40, "hunt": 200}  # with the examples drawn
@@ -137,6 +138,9 @@ def _judged(clause: Clause, bench: Bench, result: Result) -> None:
     tally = bench.tally
     result.trials, result.observed, result.token = tally.trials, tally.observed, tally.token
     result.worst, result.worst_in_u, result.worst_input = tally.worst, tally.worst_in_u, tally.worst_input
+    if result.status == FAIL and result.token is None:
+        known = {"clause": clause.id, "adapter": bench.adapter.name, "device": bench.device}
+        result.token = to_token({**known, "mode": bench.mode.name, "dtype": bench.dtype})
     if result.status == PASS and not tally.observed:
         # A check that saw nothing has shown nothing.
         result.status, result.message = FAIL, "vacuous: the check compared nothing"

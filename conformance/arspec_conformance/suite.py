@@ -172,7 +172,7 @@ def suite_version() -> str:
     try:
         return version("arspec")
     except PackageNotFoundError:
-        return "unknown"
+        return "a checkout"
 
 
 def document(columns: Sequence[Column], request: Request, stale: Sequence[str] = ()) -> dict[str, Any]:

@@ -119,6 +119,32 @@ def badge_text(result: Mapping[str, Any]) -> str:
     return text + ("" if result["complete"] else ", incomplete")
 
 
+def show_answer(console: Console, cell: Mapping[str, Any]) -> None:
+    """Print what came of a question that was asked again."""
+    console.print(f"{cell['clause']}, {cell['mode']}, {cell['dtype']}: {cell['sentence']}", markup=False)
+    for name in ("penalty", "x", "value", "gradient"):
+        if name in cell:
+            for what, shown in _parts(cell[name]):
+                console.print(f"  {name}{what}: {shown}", markup=False)
+    console.print(f"{cell['status']} {cell['message']}", style="bold", markup=False)
+
+
+def _parts(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "got" in shown:
+        yield " got", _numbers(shown["got"])
+        yield " expected", _numbers(shown["expected"])
+    else:
+        yield "", _numbers(shown) if "numbers" in shown else str(dict(shown))
+
+
+def _numbers(shown: Mapping[str, Any]) -> str:
+    listed, size = shown["numbers"], 1
+    for n in shown["shape"]:
+        size *= n
+    more = ", ..." if size > len(listed) else ""
+    return f"{shown['dtype']} {tuple(shown['shape'])} {', '.join(listed)}{more}"
+
+
 def show_kills(console: Console, document: Mapping[str, Any]) -> None:
     """Print the kill matrix, and what survived or was a false alarm."""
     table = Table(title="Which clauses find which planted fault", title_justify="left", box=None, padding=(0, 2, 0, 0))

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--penalties", default="", help="labels, separated by commas; none: the whole family")
     parser.add_argument("--suite", metavar="JSON", help="run clauses: what to ask and what to skip")
     parser.add_argument("--selftest", metavar="PATTERN", help="plant the faults whose names match")
+    parser.add_argument("--repro", metavar="TOKEN", help="ask one question again")
     chosen = parser.parse_args(arguments)
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -55,6 +56,14 @@ def _measure(chosen: argparse.Namespace, emit: Any) -> int:
         from arspec_conformance import testbed
 
         return testbed.answer(adapter, chosen, emit)
+    if chosen.repro is not None:
+        from arspec_conformance import repro
+
+        try:
+            return repro.answer(adapter, chosen, emit)
+        except SpecError as error:
+            emit("refused", reason=str(error))
+            return COULD_NOT_RUN
     penalties = members([name for name in chosen.penalties.split(",") if name])
     asked = (penalties, chosen.dtypes.split(","), chosen.device, chosen.profile)
     emit("start", name=adapter.name, versions=adapter.versions(), cells=identity.count(adapter, *asked))
