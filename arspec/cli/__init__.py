@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "spec", "identity", "conformance")
+COMMANDS = ("demo", "spec", "identity", "conformance", "traps")
 NEEDED = ("typer", "rich")
 
 
