@@ -10,4 +10,8 @@ from arspec_keras._attach import losses as losses
 from arspec_keras._attach import sites as sites
 from arspec_keras._attach import total as total
 from arspec_keras._backend import value as value
+from arspec_keras._extract import extract as extract
 from arspec_keras._logger import PenaltyLogger as PenaltyLogger
+from arspec_keras._native import ActivityRegularization as ActivityRegularization
+from arspec_keras._native import Regularizer as Regularizer
+from arspec_keras._statistics import statistics as statistics

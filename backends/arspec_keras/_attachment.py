@@ -1,7 +1,8 @@
 """An attachment: a Spec bound to a model. It watches the calls and adds the losses."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -10,8 +11,8 @@ from arspec._sites import match_sites, unfired
 from arspec_keras import _backend
 from arspec_keras._bound import Bound, activation_value, recorded, weight_value, weights_once
 from arspec_keras._layers import find_layers
-from arspec_keras._recurrent import is_walked, tap_directions, tap_steps
-from arspec_keras._taps import Recorder, Records, Wrapped, tap
+from arspec_keras._taps import Recorder, Records, Wrapped
+from arspec_keras._watch import Watch, wanted_by
 
 SLOT = "_arspec_attachment"
 OPTIONS = ("when", "trainable_only")
@@ -23,7 +24,7 @@ class Attachment:
     def __init__(self, model: keras.Model, spec: Spec) -> None:
         self.model, self.spec = model, spec
         self.recorder = Recorder()
-        self.taps: dict[tuple[int, frozenset[str]], list[Wrapped]] = {}
+        self.watch = Watch(self.recorder)
         self.bound: list[Bound] = []
         self.signature: tuple[int, ...] | None = None
         self.fired: set[str] = set()
@@ -35,7 +36,7 @@ class Attachment:
             self._bind()
         else:
             wanted = frozenset(rule.placement for rule in spec.rules)
-            self._tap({id(layer): (layer, wanted) for layer in self._layers()})
+            self.watch.set({id(layer): (layer, wanted) for layer in self._layers()})
         self.outer = Wrapped(model, self._watched)
 
     def _layers(self) -> list[keras.Layer]:
@@ -50,32 +51,8 @@ class Attachment:
         layers = {entry.described.path: entry.layer for entry in found}
         matched = match_sites(self.spec, [entry.described for entry in found], serves=OPTIONS)
         self.bound = weights_once([Bound(site, layers[site.layer]) for site in matched])
-        wanted: dict[int, tuple[keras.Layer, frozenset[str]]] = {}
-        for bound in (bound for bound in self.bound if bound.is_activation):
-            _, placements = wanted.get(id(bound.layer), (bound.layer, frozenset()))
-            wanted[id(bound.layer)] = bound.layer, placements | {bound.site.rule.placement}
-        for layer in self._layers():
-            directions = isinstance(layer, keras.layers.Bidirectional) and (layer.forward_layer, layer.backward_layer)
-            if directions and any(id(direction) in wanted for direction in directions):
-                wanted.setdefault(id(layer), (layer, frozenset()))
-        self._tap(wanted)
+        self.watch.set(wanted_by(self.bound, self._layers()))
         self.signature = tuple(map(id, self._layers()))
-
-    def _tap(self, wanted: dict[int, tuple[keras.Layer, frozenset[str]]]) -> None:
-        keys = {(key, placements): layer for key, (layer, placements) in wanted.items()}
-        for key in self.taps.keys() - keys.keys():
-            for wrapped in reversed(self.taps.pop(key)):
-                wrapped.restore()
-        for key in keys.keys() - self.taps.keys():
-            self.taps[key] = self._taps_of(keys[key], key[1])
-
-    def _taps_of(self, layer: keras.Layer, placements: frozenset[str]) -> list[Wrapped]:
-        taps = [tap(layer, self.recorder)]
-        if is_walked(layer):
-            taps.append(tap_steps(layer, self.recorder, placements))
-        if isinstance(layer, keras.layers.Bidirectional):
-            taps.append(tap_directions(layer))
-        return taps
 
     def is_bound(self) -> bool:
         """Return whether the rules are matched with the layers there are now."""
@@ -148,10 +125,19 @@ class Attachment:
         values = {key: float(keras.ops.convert_to_numpy(loss)) for key, (_, loss) in self.results.items()}
         return Sites(bound.site for bound in self.bound).with_results(shapes, values)
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Let the model run without a trace in `losses` and `sites`."""
+        kept = self.fired.copy(), self.results.copy()
+        try:
+            yield
+        finally:
+            self.fired, self.results = kept
+
     def remove(self) -> None:
         """Take every wrapper out again."""
         self.outer.restore()
-        self._tap({})
+        self.watch.restore()
 
 
 def attachment_of(model: keras.Model) -> Attachment:

@@ -24,6 +24,9 @@ if _BACKEND not in _ENGINES:
     raise UnsupportedError(f"Keras runs on the backend {_BACKEND!r}; arspec_keras needs one of {_ALLOWED}.")
 _ENGINE = importlib.import_module(_ENGINES[_BACKEND])
 
+# Measured and read in source: `arspec.dialects.keras` names the versions.
+DIVIDES_ACTIVITY_LOSSES = tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 14)
+
 
 def value(
     penalty: Penalty,
@@ -165,3 +168,11 @@ def loop(
 def retrace(model: keras.Model) -> None:
     """Drop the compiled functions of a model, which hold its losses and metrics as they were."""
     model.train_function = model.test_function = model.predict_function = None
+
+
+def is_weight(x: Any) -> bool:
+    """Return whether Keras asks for the penalty of a weight; in a stateless pass it gives its value."""
+    if isinstance(x, keras.Variable):
+        return True
+    scope: Any = keras_backend.get_stateless_scope() if keras_backend.in_stateless_scope() else None
+    return scope is not None and any(x is value for value in scope.state_mapping.values())

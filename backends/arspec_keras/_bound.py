@@ -57,14 +57,20 @@ def recorded(bound: Bound, records: Records) -> list[Seen]:
     return records.get((id(bound.layer), placement), [])
 
 
-def activation_value(bound: Bound, seen: Seen) -> Any:
-    """Return the penalty of one recorded tensor, over the positions that its mask calls valid."""
+def one_tensor(bound: Bound, seen: Seen) -> Any:
+    """Return the tensor that a layer was given or gave, if it is one."""
     x = seen.tensor
     if isinstance(x, tuple | list | dict):
         what = "is given" if bound.site.rule.placement == "input" else "returns"
         raise UnsupportedError(
             f"{bound.site.key}: layer {bound.site.layer!r} {what} {len(x)} tensors; a placement names one tensor."
         )
+    return x
+
+
+def activation_value(bound: Bound, seen: Seen) -> Any:
+    """Return the penalty of one recorded tensor, over the positions that its mask calls valid."""
+    x = one_tensor(bound, seen)
     axes = activation_axes(bound.layer, len(x.shape))
     mask = _backend.as_mask(seen.mask)
     if mask is not None and len(mask.shape) > len(x.shape):
