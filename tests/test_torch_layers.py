@@ -226,7 +226,7 @@ def stacked(gradients: Mapping[str, Array]) -> dict[str, Array]:
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("batch", [2, 3])
-def test_attention(batch_first: bool, batch: int) -> None:
+def test_b6_attention(batch_first: bool, batch: int) -> None:
     model = Attending(batch_first=batch_first)
     x = random(batch, TIME, 6)
     over_heads = rule("query_kernel", penalty=ar.GroupLasso(0.5, norm_over=("input",)))

@@ -71,7 +71,7 @@ def reference(tensor: torch.Tensor, **options: object) -> float:
     return float(ar.value(ar.L1(0.5) + ar.L2(0.25), tensor.detach().numpy(), **options))
 
 
-def test_every_placement_of_a_sequential(x: torch.Tensor) -> None:
+def test_c1_every_placement_of_a_sequential(x: torch.Tensor) -> None:
     model = sequential()
     spec = ar.Spec([rule(ar.L1(0.5) + ar.L2(0.25), "0", p) for p in ("pre_activation", "output", "kernel", "bias")])
     penalties = arspec_torch.attach(model, spec)
@@ -170,6 +170,17 @@ def test_c2_an_inplace_function_is_an_error_of_torch(x: torch.Tensor) -> None:
         penalties.total().backward()
 
 
+def test_c6_hooks_do_not_run_when_a_model_is_looked_into(x: torch.Tensor) -> None:
+    """torch.fx would run them with symbols; those of FSDP2 set a model up for good."""
+    calls = []
+    model = nn.Sequential(Functional(), nn.ReLU())
+    model[0].register_forward_pre_hook(lambda module, args: calls.append(args))
+    with pytest.raises(ar.UnsupportedError, match="could not see which activation function"):
+        arspec_torch.attach(model, one("0/hidden", "output"))
+    arspec_torch.attach(model, one("0/hidden", "output"), activations={"0/hidden": torch.relu})
+    assert calls == []
+
+
 def test_the_model_is_not_run_where_no_rule_asks_for_an_activation_function(x: torch.Tensor) -> None:
     class Counting(Functional):
         runs = 0
@@ -181,6 +192,26 @@ def test_the_model_is_not_run_where_no_rule_asks_for_an_activation_function(x: t
     model = Counting()
     arspec_torch.attach(model, one("hidden", "pre_activation"))
     assert model.runs == 0
+
+
+def test_activations_of_subclasses_of_torch_layers_are_found() -> None:
+    class Own(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    model = Functional()
+    model.hidden = Own(INPUTS, WIDTH)
+    penalties = arspec_torch.attach(model, one("hidden", "output"))
+    assert penalties.sites[0].tensor == "leaky_relu(hidden())"
+
+
+def test_lazy_modules_must_have_run() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.Tanh())
+    with pytest.raises(ar.SpecError, match="a LazyLinear of the model has no parameters yet; run the model once"):
+        arspec_torch.attach(model, one("0", "kernel"))
+    model(torch.ones(2, 4))
+    penalties = arspec_torch.attach(model, one("0", "kernel"))
+    assert penalties.total().item() == reference(model[0].weight)
 
 
 def test_unknown_activation_is_refused_with_the_cure() -> None:
@@ -210,7 +241,7 @@ def test_glob_counts_each_layer_once(x: torch.Tensor) -> None:
     assert list(penalties.losses()) == ["0/kernel/l2", "2/kernel/l2", "0/output/l2", "2/output/l2"]
 
 
-def test_tied_weights_count_once_and_shared_layers_per_call(x: torch.Tensor) -> None:
+def test_c7_tied_weights_count_once_and_shared_layers_per_call(x: torch.Tensor) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -249,7 +280,7 @@ def test_each_pass_starts_anew(x: torch.Tensor) -> None:
     assert penalties.total().item() == reference(model[0](2 * x), mean_over="batchmean")
 
 
-def test_a_rule_that_never_fires_is_an_error(x: torch.Tensor) -> None:
+def test_c18_a_rule_that_never_fires_is_an_error(x: torch.Tensor) -> None:
     class Idle(Functional):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.hidden(x)
@@ -272,7 +303,7 @@ def test_a_rule_that_never_fires_is_an_error(x: torch.Tensor) -> None:
         ("act", "kernel", r"layer 'act' \(ReLU\) has no placement 'kernel'"),
     ],
 )
-def test_a_rule_that_matches_nothing_is_an_error(layer: str, placement: str, text: str) -> None:
+def test_c18_a_rule_that_matches_nothing_is_an_error(layer: str, placement: str, text: str) -> None:
     with pytest.raises(ar.SpecError, match=text):
         arspec_torch.attach(SharedActivation(), one(layer, placement))
 
@@ -370,6 +401,21 @@ def test_functional_call_and_vmap_use_the_weights_of_the_pass(x: torch.Tensor) -
     totals = torch.func.vmap(total)(stacked)
     expected = [sum(reference(k * w) for w in weights) for k in (1, 2)]
     assert totals.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_torch_func_around_a_model_leaves_its_own_weights_alone(x: torch.Tensor) -> None:
+    """The weights are constants of the transformation, and still tensors that want a gradient."""
+    model = Functional()
+    penalties = arspec_torch.attach(
+        model, ar.Spec([rule(ar.L2(0.5), "**", "kernel"), rule(ar.L2(0.5), "hidden", "input")])
+    )
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        model(x)
+        return penalties.total()
+
+    torch.testing.assert_close(torch.func.grad(total)(x), x / BATCH)
+    torch.testing.assert_close(torch.func.jvp(total, (x,), (x,))[1], x.square().sum() / BATCH)
 
 
 def test_deepcopy_is_independent(x: torch.Tensor) -> None:

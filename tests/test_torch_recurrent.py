@@ -286,6 +286,36 @@ def test_dropout_between_layers_comes_after_the_hidden_state() -> None:
     assert gated.total().item() > 0
 
 
+def test_b5_a_placement_is_one_tensor_of_the_three_that_an_lstm_returns() -> None:
+    model = Model("LSTM", batch_first=True)
+    penalties = arspec_torch.attach(model, ar.Spec([rule("output", "rnn")]))
+    output = model(torch.tensor(random(BATCH, TIME, FEATURES)))
+    assert penalties.total().item() == float(ar.value(PENALTY, output.detach().numpy(), mean_over="batchmean"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_functional_call_uses_the_weights_of_the_pass(kind: str) -> None:
+    model = Model(kind, batch_first=True)
+    spec = everything(kind)
+    penalties = arspec_torch.attach(model, spec)
+    x = torch.tensor(random(BATCH, TIME, FEATURES))
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def total(parameters: dict[str, Tensor]) -> Tensor:
+        torch.func.functional_call(model, parameters, (x,))
+        return penalties.total()
+
+    halved = {name: p / 2 for name, p in parameters.items()}
+    gradients = torch.func.grad(total)(halved)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.div_(2)
+    model(x)
+    penalties.total().backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(gradients[name], p.grad, rtol=1e-10, atol=1e-12)
+
+
 def test_names_of_parts_are_told() -> None:
     model = Model("LSTM", num_layers=2, bidirectional=True)
     with pytest.raises(ar.SpecError) as error:
@@ -363,7 +393,7 @@ def test_b3_masks_are_checked() -> None:
         model(given_to(model, x, LENGTHS))
 
 
-def test_a_linear_behind_a_time_first_module_needs_the_names_of_its_axes() -> None:
+def test_b2_a_linear_behind_a_time_first_module_needs_the_names_of_its_axes() -> None:
     """TRAPS B2: whether axis 0 is the batch cannot be seen, and batchmean depends on it."""
 
     class Tagger(Model):

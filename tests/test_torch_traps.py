@@ -167,15 +167,19 @@ def two_processes() -> list[dict[str, Any]]:
     return [json.loads(output) for output, _ in finished]
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_b8_two_uneven_parts_of_a_batch_are_the_batch(masked: bool) -> None:
-    """Sums, means, statistics of the batch and decay: values and averaged gradients of one device."""
+@pytest.mark.parametrize("how", ["plain", "masked", "fully sharded"])
+def test_b8_two_uneven_parts_of_a_batch_are_the_batch(how: str) -> None:
+    """Sums, means, statistics of the batch and decay: values and averaged gradients of one device.
+
+    With DistributedDataParallel, with a mask, and with FSDP2.
+    """
+    masked = how == "masked"
     model, (x, mask) = torch_processes.model(), torch_processes.batch()
     rules = [one for one in torch_processes.RULES if not masked or one.penalty.name != "decov"]
     penalties = arspec_torch.attach(model, ar.Spec(rules))
     expected = torch_processes.found(model, penalties, x, mask if masked else None)
     for process in two_processes():
-        found = process["masked" if masked else "plain"]
+        found = process[how]
         assert found["losses"] == pytest.approx(expected["losses"], rel=1e-14)  # torch's sigmoid of three rows
         for name, gradient in expected["gradients"].items():
             np.testing.assert_allclose(found["gradients"][name], gradient, rtol=1e-12, atol=1e-14, err_msg=name)

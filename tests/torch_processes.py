@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
 
 import arspec as ar
@@ -57,6 +58,21 @@ def data_parallel(rank: int, masked: bool) -> dict[str, Any]:
     return found(network, penalties, x[part], mask[part] if masked else None)
 
 
+def fully_sharded(rank: int) -> dict[str, Any]:
+    """Return what a process finds whose parameters, gradients and batch are all sharded (FSDP2)."""
+    network, mesh = model(), init_device_mesh("cpu", (2,))
+    for part in (network[0], network[2], network):
+        fully_shard(part, mesh=mesh)
+    penalties = arspec_torch.attach(network, ar.Spec(RULES), data_parallel=True)
+    output = network(batch()[0][slice(*PARTS[rank])])
+    (penalties.total() + 0 * output.sum()).backward()
+    gradients: dict[str, Any] = {name: p.grad for name, p in network.named_parameters()}
+    return {
+        "losses": {key: loss.item() for key, loss in penalties.losses().items()},
+        "gradients": {name: gradient.full_tensor().tolist() for name, gradient in gradients.items()},
+    }
+
+
 def refusal() -> str:
     """Return the error of a model of which nobody says what its processes hold."""
     network = model()
@@ -89,6 +105,7 @@ def main(rank: int, file: str) -> None:
     results = {
         "plain": data_parallel(rank, masked=False),
         "masked": data_parallel(rank, masked=True),
+        "fully sharded": fully_sharded(rank),
         "refusal": refusal(),
         "sharded": sharded(),
     }

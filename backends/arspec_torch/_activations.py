@@ -52,6 +52,27 @@ class Unknown:
     reason: str
 
 
+class _Tracer(fx.Tracer):
+    """Looks into people's modules and into containers, not into torch's layers and subclasses of them."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_leaf(m)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    if isinstance(module, _CONTAINERS):
+        return False
+    bases = [cls for cls in type(module).__mro__ if cls is not nn.Module]
+    return any(cls.__module__.startswith("torch.nn.modules.") for cls in bases)
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 class ActivationFinder:
     """Answers, for a path, which activation function follows that layer."""
 
@@ -117,8 +138,11 @@ class ActivationFinder:
 
     @cached_property
     def _graph(self) -> fx.Graph | None:
+        # Hooks run in a trace as well, and see symbols: those of FSDP2 set up the model for good.
+        if any(_has_hooks(module) for module in self._model.modules() if not _is_leaf(module)):
+            return None
         try:
-            return fx.Tracer().trace(self._model)
+            return _Tracer().trace(self._model)
         except Exception:  # a forward that cannot be traced may raise anything
             return None
 

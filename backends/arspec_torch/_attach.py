@@ -16,7 +16,7 @@ from arspec_torch._layout import Layout
 from arspec_torch._native import own_rules
 from arspec_torch._regularization import Regularization
 from arspec_torch._source import Source
-from arspec_torch._watch import check_watchable, owner_of, watch
+from arspec_torch._watch import check_watchable, owner_of, refuse_lazy, watch
 
 
 def attach(
@@ -46,7 +46,8 @@ def attach(
         and gradients are averaged, as DistributedDataParallel and FSDP do: then a penalty of
         activations is that of the whole batch, which is gathered. False where each process
         sees the whole batch. None: True if `model` is a DistributedDataParallel; else an
-        error where it matters.
+        error where it matters. Where anything is gathered, sharded parameters too, `total()`,
+        `losses()` and `sites` are for all processes to call.
 
     Returns
     -------
@@ -114,6 +115,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     SpecError: it is no module, or rules are attached to a part of it already.
     """
     model = inside(model)
+    refuse_lazy(model)
     if any(owner_of(module) is not None for module in model.modules()):
         raise SpecError("the model is already attached; put all rules into one Spec, or call detach() first.")
     return model
@@ -187,4 +189,4 @@ def slow_paths(model: nn.Module, watched: Iterable[nn.Module]) -> list[Any]:
     met = set(watched)
     holders = [module for module in model.modules() if isinstance(module, TRANSFORMERS)]
     held = [h for h in holders if any(inner is not h and inner in met for inner in h.modules())]
-    return [holder.register_forward_pre_hook(keep_slow_path) for holder in held]
+    return [nn.Module.register_forward_pre_hook(holder, keep_slow_path) for holder in held]

@@ -9,6 +9,7 @@ import copyreg
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from arspec import SpecError, UnsupportedError
 
@@ -54,6 +55,20 @@ def check_watchable(module: nn.Module) -> None:
         raise SpecError(f"a {name} of the model has a patched forward; attach arspec before patching it.")
     if type(module).__module__.startswith("torch.jit"):
         raise UnsupportedError(f"a {name} of the model is TorchScript, which runs no Python; attach to the original.")
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Refuse a model with lazy modules, which become others when they first run.
+
+    Raises
+    ------
+    SpecError.
+    """
+    for module in model.modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise SpecError(
+                f"a {type(module).__name__} of the model has no parameters yet; run the model once, then attach."
+            )
 
 
 def _watched_class(cls: type[nn.Module]) -> type[nn.Module]:
