@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import arspec as ar
 import numpy_adapters
 from arspec import cli
-from arspec_conformance import testbed
+from arspec_conformance import kills
 from arspec_conformance.faulty import FAULTS, NO_FAULT, Call, Fault, FaultyAdapter
 from arspec_conformance.runner import FAIL, questions, run
 from arspec_conformance.suite import chosen_clauses
@@ -20,8 +20,8 @@ from modes import torch_modes
 NUMPY = numpy_adapters.Right()
 
 
-def row(fault: Fault, adapter: Any = NUMPY) -> testbed.Row:
-    return testbed._row(adapter, fault, "cpu")
+def row(fault: Fault, adapter: Any = NUMPY) -> kills.Row:
+    return kills._row(adapter, fault, "cpu")
 
 
 def test_there_are_enough_faults_and_each_has_a_name() -> None:
@@ -32,7 +32,7 @@ def test_there_are_enough_faults_and_each_has_a_name() -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_killed(fault: Fault) -> None:
     found = row(fault, torch_modes.ADAPTER if fault.model else NUMPY)
-    assert found.verdict == testbed.KILLED
+    assert found.verdict == kills.KILLED
     assert found.killers
     assert found.message
 
@@ -40,25 +40,25 @@ def test_a_planted_fault_is_killed(fault: Fault) -> None:
 def test_torch_kills_too() -> None:
     by_name = {fault.name: fault for fault in FAULTS}
     for name in ("right derivative", "eager right, others wrong", "baked in", "wide gradient", "many entries"):
-        assert row(by_name[name], torch_modes.ADAPTER).verdict == testbed.KILLED, name
+        assert row(by_name[name], torch_modes.ADAPTER).verdict == kills.KILLED, name
 
 
 def test_a_right_adapter_is_spared() -> None:
     found = row(NO_FAULT)
-    assert (found.verdict, found.killers) == (testbed.SPARED, {})
+    assert (found.verdict, found.killers) == (kills.SPARED, {})
     assert found.asked > 1000
 
 
 def test_a_fault_that_does_nothing_survives() -> None:
     """The kill matrix can be red."""
-    assert row(Fault("nothing", "Nothing is wrong.", Call.run, ("huber",))).verdict == testbed.SURVIVED
+    assert row(Fault("nothing", "Nothing is wrong.", Call.run, ("huber",))).verdict == kills.SURVIVED
 
 
 def test_what_an_adapter_cannot_have_is_not_counted() -> None:
     others = Fault("x", "Only in a third mode.", modes=3), Fault("y", "In models.", model=lambda asked: None)
-    assert [row(other).verdict for other in others] == [testbed.NOT_APPLICABLE] * 2
-    rows = [{"verdict": testbed.NOT_APPLICABLE}, {"verdict": testbed.KILLED}, {"verdict": testbed.SPARED}]
-    assert testbed.score(rows) == {
+    assert [row(other).verdict for other in others] == [kills.NOT_APPLICABLE] * 2
+    rows = [{"verdict": kills.NOT_APPLICABLE}, {"verdict": kills.KILLED}, {"verdict": kills.SPARED}]
+    assert kills.score(rows) == {
         "planted": 1,
         "killed": 1,
         "survived": 0,
@@ -128,6 +128,6 @@ def test_the_command_prints_the_kill_matrix(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_command_is_red_for_an_adapter_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong without a planted fault is a false alarm, or rather a true one."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    monkeypatch.setattr(testbed, "FAULTS", ())
-    rows = list(testbed.matrix(numpy_adapters.SignOfZero(), faults=()))
-    assert [one.verdict for one in rows] == [testbed.FALSE_ALARM]
+    monkeypatch.setattr(kills, "FAULTS", ())
+    rows = list(kills.matrix(numpy_adapters.SignOfZero(), faults=()))
+    assert [one.verdict for one in rows] == [kills.FALSE_ALARM]

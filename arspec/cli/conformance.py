@@ -81,16 +81,16 @@ def selftest(
 
     Exit code 1: a fault survived, or a clause failed where no fault was planted.
     """
-    from arspec_conformance import matrix, suite_terminal, testbed
+    from arspec_conformance import kills, matrix, suite_terminal
 
     try:
         columns = matrix.columns(_listed(backend) or BACKENDS)
-        testbed.chosen(faults)
+        kills.chosen(faults)
     except arspec.SpecError as error:
         stop(str(error), Exit.COULD_NOT_RUN)
     with suite_terminal.progress(err(), columns) as on_event:
         matrix.start(columns, lambda column: ["--selftest", faults], device=device, jobs=jobs, on_event=on_event)
-    document = testbed.document(columns, device=device)
+    document = kills.document(columns, device=device)
     if as_json:
         print_json(document)
     else:

@@ -53,9 +53,9 @@ def _measure(chosen: argparse.Namespace, emit: Any) -> int:
 
         return suite.answer(adapter, chosen, emit)
     if chosen.selftest is not None:
-        from arspec_conformance import testbed
+        from arspec_conformance import kills
 
-        return testbed.answer(adapter, chosen, emit)
+        return kills.answer(adapter, chosen, emit)
     if chosen.repro is not None:
         from arspec_conformance import repro
 
