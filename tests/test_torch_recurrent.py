@@ -54,8 +54,10 @@ def canonical(kind: str, tensor: Tensor) -> Array:
 def reference_layer(kind: str, module: Any, suffix: str, **options: Any) -> layers.Recurrent:
     """Return the NumPy layer with the parameters of one direction of one layer."""
     kernel, recurrent = (canonical(kind, getattr(module, f"weight_{name}{suffix}")) for name in ("ih", "hh"))
-    biases = [canonical(kind, getattr(module, f"bias_{name}{suffix}")) for name in ("ih", "hh")]
-    bias = np.stack(biases) if kind == "GRU" else sum(biases)
+    bias = None
+    if module.bias:
+        biases = [canonical(kind, getattr(module, f"bias_{name}{suffix}")) for name in ("ih", "hh")]
+        bias = np.stack(biases) if kind == "GRU" else sum(biases)
     cls = {"LSTM": layers.LSTM, "GRU": layers.GRU, "RNN": layers.SimpleRNN}[kind]
     return cls(kernel, recurrent, bias, zero_output_for_mask=True, **options)
 
@@ -325,6 +327,34 @@ def test_names_of_parts_are_told() -> None:
     )
     single = arspec_torch.attach(Model("LSTM"), ar.Spec([rule("cell_state", "rnn")]))
     assert [site.layer for site in single.sites] == ["rnn"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_bias(kind: str) -> None:
+    model = Model(kind, num_layers=2, bias=False, batch_first=True)
+    spec = ar.Spec([rule(placement) for placement in (*STATES[kind], "kernel", "recurrent_kernel")])
+    penalties = arspec_torch.attach(model, spec)
+    x = random(BATCH, TIME, FEATURES)
+    model(torch.tensor(x))
+    expected = network(kind, model.rnn).penalties(spec, x).values
+    for key, loss in penalties.losses().items():
+        np.testing.assert_allclose(loss.item(), expected[key], **TOLERANCE, err_msg=key)
+    with pytest.raises(ar.SpecError, match=r"'rnn/0' .* has no placement 'bias'"):
+        arspec_torch.attach(Model(kind, num_layers=2, bias=False), ar.Spec([rule("bias", "rnn/0")]))
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_a_plain_rnn_with_relu(lengths: list[int] | None) -> None:
+    model = Model("RNN", num_layers=2, nonlinearity="relu", batch_first=True)
+    mask = None if lengths is None else layers.mask_of_lengths(lengths, TIME)
+    chain = {f"rnn/{n}": reference_layer("RNN", model.rnn, f"_l{n}", activation="relu") for n in range(2)}
+    spec = ar.Spec([rule("pre_activation"), rule("hidden_state")])
+    x = random(BATCH, TIME, FEATURES)
+    expected = Network(chain).penalties(spec, x, mask=mask).values
+    penalties = arspec_torch.attach(model, spec)
+    model(given_to(model, torch.tensor(x), lengths))
+    for key, loss in penalties.losses().items():
+        np.testing.assert_allclose(loss.item(), expected[key], **TOLERANCE, err_msg=key)
 
 
 def test_a_projected_state_is_refused() -> None:

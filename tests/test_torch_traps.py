@@ -201,6 +201,18 @@ def test_c5_a_sharded_weight_counts_as_a_whole() -> None:
         assert found["sharded"] is True
 
 
+def test_c5_a_sharded_activation_counts_as_a_whole() -> None:
+    first = torch_processes.model()[:1]
+    penalties = arspec_torch.attach(first, ar.Spec((torch_processes.RULES[0], torch_processes.RULES[3])))
+    first(torch_processes.batch()[0])
+    penalties.total().backward()
+    expected = {key: loss.item() for key, loss in penalties.losses().items()}
+    for process in two_processes():
+        found = process["sharded activation"]
+        assert found["losses"] == pytest.approx(expected, rel=1e-14)
+        np.testing.assert_allclose(found["gradient"], first[0].weight.grad.numpy(), rtol=1e-12, atol=1e-14)
+
+
 # C7, C8: which parameters
 
 

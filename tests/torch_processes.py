@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
 
 import arspec as ar
 import arspec_torch
@@ -100,6 +100,22 @@ def sharded() -> dict[str, Any]:
     return {"total": total.item(), "gradient": gradient.full_tensor().tolist(), "sharded": is_sharded}
 
 
+def sharded_activation() -> dict[str, Any]:
+    """Return the penalty of an activation whose features are spread over the processes (tensor parallelism)."""
+    mesh = init_device_mesh("cpu", (2,))
+    network = model()
+    for name, shard in (("weight", Shard(0)), ("bias", Shard(0))):
+        parameter = getattr(network[0], name).detach()
+        setattr(network[0], name, nn.Parameter(distribute_tensor(parameter, mesh, [shard])))
+    first = network[:1]
+    penalties = arspec_torch.attach(first, ar.Spec((RULES[0], RULES[3])), data_parallel=False)
+    first(distribute_tensor(batch()[0], mesh, [Replicate()]))
+    penalties.total().backward()
+    gradient = network[0].weight.grad
+    losses = {key: loss.item() for key, loss in penalties.losses().items()}
+    return {"losses": losses, "gradient": gradient.full_tensor().tolist()}
+
+
 def main(rank: int, file: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     results = {
@@ -108,6 +124,7 @@ def main(rank: int, file: str) -> None:
         "fully sharded": fully_sharded(rank),
         "refusal": refusal(),
         "sharded": sharded(),
+        "sharded activation": sharded_activation(),
     }
     print(json.dumps(results))
     distributed.destroy_process_group()

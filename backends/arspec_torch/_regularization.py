@@ -232,7 +232,7 @@ class Regularization:
                 "an activation is a nested tensor, as torch's TransformerEncoder makes of a padded batch in "
                 "evaluation; build it with enable_nested_tensor=False."
             )
-        if self._copies:
+        if self._copies and tensor.requires_grad:  # without a gradient it is evaluated before anything else runs
             tensor = tensor.clone()
         return captured if tensor is captured.tensor else Captured(tensor, captured.axes, captured.lengths)
 
