@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_clauses)
     group.command("repro")(repro)
     group.command("report")(report_again)
+    group.command("golden")(golden)
     app.add_typer(group, name="conformance")
 
 
@@ -143,6 +144,21 @@ def report_again(
         stop(f"{path}: {error}", Exit.COULD_NOT_RUN)
     suite_terminal.show(out(), document)
     raise typer.Exit(Exit.OK if document["conforms"] else Exit.FAILED)
+
+
+def golden(
+    output: Annotated[Path | None, typer.Argument(help="File to write; by default standard output.")] = None,
+) -> None:
+    """Write questions with their answers as data, for implementations in other languages."""
+    from arspec_conformance.golden import golden_json
+
+    if output is None:
+        print(golden_json(), end="")
+        return
+    try:
+        output.write_text(golden_json(), encoding="utf-8")
+    except OSError as error:
+        stop(f"{output}: cannot be written: {error.strerror or error}", Exit.COULD_NOT_RUN)
 
 
 def list_clauses(clauses: Clauses = "", as_json: Json = False) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Trial:
             "axes": case.axes,
             "mean_over": case.mean_over if isinstance(case.mean_over, str) else list(case.mean_over),
             "mask": None if case.mask is None else {"shape": case.mask.shape, "valid": case.mask.ravel().tolist()},
-            "cotangent": float(case.cotangent).hex(),
+            "cotangent": short_hex(float(case.cotangent)),
         }
 
     @classmethod
@@ -92,7 +93,12 @@ def from_token(token: str) -> dict[str, Any]:
 
 
 def _array_document(x: np.ndarray) -> dict[str, Any]:
-    return {"dtype": x.dtype.name, "shape": x.shape, "hex": [float(n).hex() for n in x.ravel()]}
+    return {"dtype": x.dtype.name, "shape": x.shape, "hex": [short_hex(float(n)) for n in x.ravel()]}
+
+
+def short_hex(number: float) -> str:
+    """Return C's hexadecimal form of a float, such as "0x1.8p+1", without zeros that say nothing."""
+    return re.sub(r"\.?0+p", "p", number.hex()) if "." in number.hex() else number.hex()
 
 
 def _array(document: Mapping[str, Any]) -> np.ndarray:
