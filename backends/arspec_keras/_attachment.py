@@ -1,6 +1,7 @@
 """An attachment: a Spec bound to a model. It watches the calls and adds the losses."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +10,9 @@ import keras
 from arspec import Rule, Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._sites import match_sites, unfired
 from arspec_keras import _backend
-from arspec_keras._bound import Bound, activation_value, recorded, weight_value, weights_once
+from arspec_keras._bound import Bound, activation_value, has_time, recorded, weight_value, weights_once
 from arspec_keras._layers import find_layers
-from arspec_keras._taps import Recorder, Records, Wrapped
+from arspec_keras._taps import Recorder, Records, Seen, Wrapped
 from arspec_keras._watch import Watch, wanted_by
 
 SLOT = "_arspec_attachment"
@@ -31,6 +32,7 @@ class Attachment:
         self.results: dict[str, tuple[tuple[int, ...], Any]] = {}
         self.eager_pass: list[Any] = []
         self.added: list[tuple[Rule, Any]] = []
+        self.masking: str | None = None
         self.meters: Any = None
         if self._is_built():
             self._bind()
@@ -50,6 +52,7 @@ class Attachment:
         found = find_layers(self.model)
         layers = {entry.described.path: entry.layer for entry in found}
         matched = match_sites(self.spec, [entry.described for entry in found], serves=OPTIONS)
+        self.masking = next((entry.described.path for entry in found if _makes_masks(entry.layer)), None)
         self.bound = weights_once([Bound(site, layers[site.layer]) for site in matched])
         self.watch.set(wanted_by(self.bound, self._layers()))
         self.signature = tuple(map(id, self._layers()))
@@ -87,12 +90,13 @@ class Attachment:
         missing = [bound.site for bound, calls in tensors if not calls and bound.site.key not in self.fired]
         if missing:
             raise unfired(missing)
-        self.fired.update(bound.site.key for bound, calls in tensors if calls)
+        self._warn_of_lost_masks(tensors)
         found = [
             (bound, calls[-1].tensor, total_of([activation_value(bound, seen) for seen in calls]))
             for bound, calls in tensors
             if calls
         ]
+        self.fired.update(bound.site.key for bound, calls in tensors if calls)
         weights = [(bound, *weight_value(bound)) for bound in self.bound if not bound.is_activation]
         this_pass = _backend.losses_of_this_pass(self.model, self.eager_pass)
         self.added = []
@@ -100,6 +104,18 @@ class Attachment:
         for bound, x, loss in found if this_pass else found + weights:
             counted = loss if bound.counts(training) else keras.ops.zeros_like(loss)
             self._add(bound.site, x, counted, this_pass)
+
+    def _warn_of_lost_masks(self, tensors: list[tuple[Bound, list[Seen]]]) -> None:
+        """Warn, the first time, of sequences without a mask in a model that makes masks."""
+        for bound, calls in tensors:
+            known = self.masking is None or bound.site.key in self.fired
+            if not known and any(seen.mask is None and has_time(bound, seen) for seen in calls):
+                warnings.warn(
+                    f"{bound.site.key} counts every time step: the mask of {self.masking!r} does not reach it. Keras "
+                    "drops masks in attention, also from what goes around it, in arithmetic such as x + y, and in "
+                    "layers that do not support them.",
+                    stacklevel=2,
+                )
 
     def _add(self, site: Site, x: Any, loss: Any, this_pass: list[Any]) -> None:
         summable = _backend.summable(loss)
@@ -138,6 +154,10 @@ class Attachment:
         """Take every wrapper out again."""
         self.outer.restore()
         self.watch.restore()
+
+
+def _makes_masks(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Masking) or bool(getattr(layer, "mask_zero", False))
 
 
 def attachment_of(model: keras.Model) -> Attachment:

@@ -68,6 +68,13 @@ def one_tensor(bound: Bound, seen: Seen) -> Any:
     return x
 
 
+def has_time(bound: Bound, seen: Seen) -> bool:
+    """Return whether what was seen has an axis called time."""
+    rank = len(getattr(seen.tensor, "shape", ()))
+    axes = activation_axes(bound.layer, rank)
+    return "time" in axes.split() if axes else rank == 3
+
+
 def activation_value(bound: Bound, seen: Seen) -> Any:
     """Return the penalty of one recorded tensor, over the positions that its mask calls valid."""
     x = one_tensor(bound, seen)

@@ -19,23 +19,10 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A tensor, and where its mask is.
-
-    Attributes
-    ----------
-    tensor : what a placement names.
-    given : its mask, if the layer was told one.
-    carrier : the tensor to which Keras attaches the mask otherwise, once the layer has run.
-    """
+    """A tensor that a placement names, and the boolean mask over its leading axes, or None."""
 
     tensor: Any
-    given: Any = None
-    carrier: Any = None
-
-    @property
-    def mask(self) -> Any:
-        """The boolean mask over the leading axes, or None."""
-        return _backend.propagated_mask(self.carrier) if self.given is None else self.given
+    mask: Any = None
 
 
 Records = dict[Key, list[Seen]]
@@ -95,13 +82,17 @@ def tap(layer: keras.Layer, recorder: Recorder) -> Wrapped:
             if records is None:
                 return inner(*args, **kwargs)
             given = args[0] if args else next(iter(kwargs.values()), None)
-            _record(records, layer, "input", Seen(given, _own_mask(given, kwargs)))
+            mask = kwargs.get("mask")
+            if mask is None:
+                mask = keras.tree.map_structure(_backend.propagated_mask, given)
+            _record(records, layer, "input", Seen(given, mask))
             before: list[Any] = []
             with activation_seen(layer, "activation", before, inputs=True):
                 outputs = inner(*args, **kwargs)
+            mask = _mask_of_output(layer, given, mask, outputs)
             for x in before:
-                _record(records, layer, "pre_activation", Seen(x, carrier=outputs))
-            _record(records, layer, "output", Seen(outputs, carrier=outputs))
+                _record(records, layer, "pre_activation", Seen(x, mask))
+            _record(records, layer, "output", Seen(outputs, mask))
             return outputs
 
         return call
@@ -109,10 +100,15 @@ def tap(layer: keras.Layer, recorder: Recorder) -> Wrapped:
     return Wrapped(layer, make)
 
 
-def _own_mask(x: Any, kwargs: dict[str, Any]) -> Any:
-    """Return the mask of an input; it is read before the call, during which it may go."""
-    given = kwargs.get("mask")
-    return _backend.propagated_mask(x) if given is None else given
+def _mask_of_output(layer: keras.Layer, given: Any, mask: Any, outputs: Any) -> Any:
+    """Return the mask that Keras is going to attach to the output.
+
+    It is asked for right away: the next layer may take it off again, as attention does.
+    """
+    attached = _backend.propagated_mask(outputs)
+    if attached is not None or not layer.supports_masking:
+        return attached
+    return layer.compute_mask(given, mask)
 
 
 def _record(records: Records, layer: keras.Layer, placement: str, seen: Seen) -> None:
