@@ -394,3 +394,112 @@ def test_c19_threads_and_errors_leave_no_state() -> None:
         forwards[0](models[0], np.ones((7, 5), np.float32))
     assert type(models[0].hidden) is nnx.Linear
     assert_same_bits(forwards[0](models[0], X)[1].total(), alone[0], "after an error")
+
+
+# What the rows above led to.
+
+
+def test_b3_a_single_rnn_is_the_layer_model_and_keeps_its_mask() -> None:
+    lengths = jnp.array([4, 2, 1])
+    mask = np.arange(5) < np.asarray(lengths)[:, None]
+    over: Any = {"mean_over": ("batch", "time")}
+    rules = spec("hidden_state", "output", layer="model", **over)
+    linen, flax = nn.RNN(nn.GRUCell(2)), nnx.RNN(nnx.GRUCell(2, 2, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+    for attached, argument in ((linen, linen.init(KEY, SEQUENCE)), (flax, flax)):
+        output, penalties = arspec_jax.attach(attached, rules)(argument, inputs=SEQUENCE, seq_lengths=lengths)
+        wanted = mean_l1(output, mask=mask, **over)
+        assert_same_bits(penalties["model/output/l1"], wanted, "output")
+        assert_same_bits(penalties["model/hidden_state/l1"], wanted, "hidden state")
+
+
+def test_a_single_equinox_layer_is_the_layer_model() -> None:
+    layer = eqx.nn.Linear(3, 2, key=KEY)
+    output, penalties = arspec_jax.attach(layer, spec("output", "kernel", layer="model"))(layer, X)
+    assert_same_bits(penalties["model/output/l1"], mean_l1(output), "output")
+    assert_same_bits(penalties["model/kernel/l1"], mean_l1(layer.weight, mean_over=()), "kernel")
+
+
+class OwnRnn(nn.RNN):
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        return super().__call__(2 * inputs, **options)
+
+
+class HoldsOwnRnn(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return OwnRnn(nn.GRUCell(2), name="rnn")(x, seq_lengths=jnp.array([1, 2, 3]))
+
+
+def test_c6_the_steps_of_a_persons_own_rnn_are_not_guessed() -> None:
+    variables = HoldsOwnRnn().init(KEY, SEQUENCE)
+    with pytest.raises(ar.SpecError, match="'GRUCell_0/hidden_state/l1' never fired"):
+        arspec_jax.attach(HoldsOwnRnn(), spec("hidden_state"))(variables, SEQUENCE)
+    _, penalties = arspec_jax.attach(HoldsOwnRnn(), spec("kernel", "recurrent_kernel"))(variables, SEQUENCE)
+    assert list(penalties) == ["GRUCell_0/kernel/l1", "GRUCell_0/recurrent_kernel/l1"]
+
+
+class OwnDense(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any, _: Any) -> Any:
+        return x @ self.param("kernel", nn.initializers.normal(), (3, 3)), None
+
+
+class ScansOwnDense(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        rngs: dict[Any, bool] = {"params": True}
+        return nn.scan(OwnDense, variable_axes={"params": 0}, split_rngs=rngs, length=4)(name="own")(x, None)[0]
+
+
+class ScansRnn(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        def body(rnn: Any, x: Any, _: Any) -> Any:
+            return rnn(x), None
+
+        rngs: dict[Any, bool] = {"params": True}
+        scan = nn.scan(body, variable_axes={"params": 0}, split_rngs=rngs, length=4)
+        return scan(nn.RNN(nn.SimpleCell(2), name="rnn"), x, None)[0]
+
+
+def test_c7_stacked_weights_of_a_recurrent_layer_count_once_each_and_steps_as_sequences() -> None:
+    variables = ScansRnn().init(KEY, SEQUENCE)
+    rules = spec("recurrent_kernel", layer="rnn", penalty=ar.L2Norm(0.5))
+    rules = ar.Spec([*rules.rules, *spec("hidden_state", layer="rnn", penalty=ar.TemporalDifference(0.5)).rules])
+    _, penalties = arspec_jax.attach(ScansRnn(), rules)(variables, SEQUENCE)
+    cell = next(iter(variables["params"].values()))
+    kernels, x, total = np.asarray(cell["h"]["kernel"]), jnp.asarray(SEQUENCE), 0.0
+    assert kernels.shape == (4, 2, 2)
+    wanted = sum(float(ar.value(ar.L2Norm(0.5), kernel)) for kernel in kernels)
+    np.testing.assert_allclose(penalties["rnn/recurrent_kernel/l2_norm"], wanted, rtol=RTOL)
+    one = nn.RNN(nn.SimpleCell(2))
+    for index in range(4):
+        params = jax.tree.map(lambda leaf, index=index: leaf[index], cell)
+        x: Any = one.apply({"params": {"cell": params}}, x)
+        total += float(ar.value(ar.TemporalDifference(0.5), np.asarray(x), mean_over="batchmean"))
+    np.testing.assert_allclose(penalties["rnn/hidden_state/temporal_difference"], total, rtol=RTOL)
+
+
+def test_c7_stacked_weights_of_a_persons_layer_are_refused() -> None:
+    variables = ScansOwnDense().init(KEY, X)
+    with pytest.raises(
+        ar.UnsupportedError, match=r"layer 'own' \(.*OwnDense\), kernel: its arrays hold those of several"
+    ):
+        arspec_jax.attach(ScansOwnDense(), spec("kernel"))(variables, X)
+
+
+class VmapsRnn(nnx.Module):
+    def __init__(self) -> None:
+        self.rnn: Any = nnx.RNN(nnx.GRUCell(2, 2, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+
+    def __call__(self, x: Any) -> Any:
+        return nnx.vmap(lambda rnn, x: rnn(x), in_axes=(None, 0))(self.rnn, jnp.stack([x, -x]))
+
+
+def test_an_rnn_inside_vmap_is_refused_where_names_matter() -> None:
+    with pytest.raises(ar.UnsupportedError, match="rnn/hidden_state/l1: the layer runs inside vmap"):
+        arspec_jax.attach(VmapsRnn(), spec("hidden_state", layer="rnn"))(VmapsRnn(), SEQUENCE)
+    output, penalties = arspec_jax.attach(VmapsRnn(), spec("hidden_state", layer="rnn", mean_over="sum"))(
+        VmapsRnn(), SEQUENCE
+    )
+    np.testing.assert_allclose(penalties.total(), mean_l1(output, mean_over=()), rtol=RTOL)

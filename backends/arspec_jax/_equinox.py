@@ -60,7 +60,7 @@ class EquinoxModel:
         return Call(recorder.leaves, recorder.run, recorder.finish, listed)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        model = watched(args[0])
+        model = watched(args[0], _root(args[0]))
         if not self._batched:
             return model(*args[1:], **kwargs)
         return eqx.filter_vmap(lambda args, kwargs: model(*args, **kwargs))(args[1:], kwargs)
@@ -80,13 +80,18 @@ def watched(node: Any, path: Path = ()) -> Any:
     return named
 
 
+def _root(model: Any) -> Path:
+    """Return the path of the model itself: none, but "model" for a single layer of Equinox."""
+    return ("model",) if roles_of(model) else ()
+
+
 def _watching(cls: Any, path: str, stacked: Mapping[str, Role]) -> Any:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        for placement, role in stacked.items():
-            mark(_read(self, role), path, placement)
         result = cls.__call__(self, *args, **kwargs)
         if cell_kind(self) is not None:
             return _step(self, path, args, result)
+        for placement, role in stacked.items():
+            mark(_read(self, role), path, placement)
         if args:
             mark(args[0], path, "input")
         if is_stateful(self) and isinstance(result, tuple):
@@ -116,11 +121,11 @@ def _step(cell: Any, path: str, args: tuple[Any, ...], result: Any) -> Any:
 
 def _stacked_roles(layer: Any) -> dict[str, Role]:
     """Return the parameters that have more axes than such a layer: those of several layers in a scan."""
-    return {name: role for name, role in roles_of(layer).items() if _is_stacked(layer, role)}
+    return {name: role for name, role in roles_of(layer).items() if _extra_axes(layer, role)}
 
 
-def _is_stacked(layer: Any, role: Role) -> bool:
-    return any(_leaf(layer, leaf).ndim != role.rank for leaf in role.leaves)
+def _extra_axes(layer: Any, role: Role) -> int:
+    return max(_leaf(layer, leaf).ndim - role.rank for leaf in role.leaves)
 
 
 def _leaf(layer: Any, leaf: str) -> Any:
@@ -154,7 +159,7 @@ def _modules(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def parts_of(model: Any, batched: bool) -> list[Part]:
     """List the layers inside a module; one that has none is its own layer."""
-    found = list(_modules(model))
+    found = list(_modules(model, _root(model)))
     makers = {path: class_of(layer).__name__ for path, layer in found if makes_weights(layer)}
     held = Counter(id(array) for _, layer in found for array in _arrays(layer))
     return [_part(joined(path), layer, batched, held, _maker(path, makers)) for path, layer in found]
@@ -202,4 +207,4 @@ def _part(path: str, layer: Any, batched: bool, held: Mapping[int, int], maker: 
 
 def _parameter(layer: Any, role: Role) -> Parameter:
     read: Callable[[], Any] = lambda: _read(layer, role)  # noqa: E731 - a closure, named for its type
-    return Parameter(read, role.axes, is_stacked=_is_stacked(layer, role))
+    return Parameter(read, role.axes, stacked=_extra_axes(layer, role))

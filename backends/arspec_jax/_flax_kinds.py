@@ -92,6 +92,11 @@ def _feature_axes(module: Any) -> int:
     return 1 if isinstance(axes, int) else len(tuple(axes))
 
 
+def is_layer(module: Any) -> bool:
+    """Return whether a module of Flax with others inside is one layer to a rule."""
+    return has_class(module, (*_ATTENTION, "RNN", "Bidirectional", "RNNCellBase"))
+
+
 def step_placements(module: Any) -> tuple[str, ...]:
     """Return the placements of every step of a cell: states and gates."""
     kind = cell_kind(module)

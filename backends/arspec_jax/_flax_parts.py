@@ -1,7 +1,7 @@
 """The layers of a Flax model as parts: which placements each one has, NNX and Linen alike."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from arspec_jax._flax_kinds import (
@@ -16,7 +16,7 @@ from arspec_jax._flax_kinds import (
     step_placements,
 )
 from arspec_jax._function import role_parameters
-from arspec_jax._parts import RESULT, Parameter, Part
+from arspec_jax._parts import RESULT, Parameter, Part, without_weights
 from arspec_jax._roles import Role
 
 Array = Any
@@ -159,9 +159,15 @@ def _parameter(role: Role, leaves: Leaves) -> Parameter:
         read=lambda: role.form([leaves.read(leaf) for leaf in role.leaves]),
         axes=role.axes,
         identity=leaves.identity(role.leaves[0]),
-        is_stacked=any(len(shape) != role.rank for shape in shapes),
+        stacked=max(len(shape) - role.rank for shape in shapes),
         is_frozen=all(leaves.is_frozen(leaf) for leaf in role.leaves),
     )
+
+
+def with_reshaped(parts: Sequence[Part], reshaped: Container[str]) -> list[Part]:
+    """Refuse the weights of a person's layers whose arrays have other ranks where they run."""
+    reason = "its arrays hold those of several layers, and which axis counts them is not known. Use a layer of Flax."
+    return [without_weights(part, reason) if part.path in reshaped else part for part in parts]
 
 
 def _named(name: str, axes: str, leaves: Leaves) -> Parameter:

@@ -168,7 +168,7 @@ def _evaluate(
 
 def _is_traced(site: Site, part: Part) -> bool:
     """Return whether the tensor of a site is read where the layer runs."""
-    return site.rule.placement in ACTIVATIONS or part.parameters[site.rule.placement].is_stacked
+    return site.rule.placement in ACTIVATIONS or part.parameters[site.rule.placement].stacked > 0
 
 
 def _check_activation(path: str, function: object, parts: Mapping[str, Part]) -> None:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from arspec import SpecError
 from arspec_jax._arguments import Recorder
 from arspec_jax._flax_kinds import is_rnn
-from arspec_jax._flax_parts import Leaves, children, layer_part, recurrent_part
+from arspec_jax._flax_parts import Leaves, children, layer_part, recurrent_part, with_reshaped
 from arspec_jax._forward import Call
 from arspec_jax._parts import Part, entry_name, joined
 from arspec_jax._roles import Role
@@ -38,9 +38,18 @@ class LinenModel:
                 f"forward({{'params': ...}}, x); got {type(variables).__name__}."
             )
         arrays = _by_path(variables["params"])
-        watch = Watch(_fetch, lambda _, module, roles: _stacked(arrays, module, roles))
+        watch = Watch(
+            _fetch,
+            lambda _, module, roles: _stacked(arrays, module, roles),
+            lambda _, module: _is_reshaped(arrays, module),
+        )
         recorder = Recorder(lambda args, kwargs: self._apply(watch, args, kwargs), (args, kwargs))
-        return Call(recorder.leaves, recorder.run, recorder.finish, lambda _: _parts(watch.ran, arrays))
+        return Call(
+            recorder.leaves,
+            recorder.run,
+            recorder.finish,
+            lambda _: with_reshaped(_parts(watch.ran, arrays), watch.reshaped),
+        )
 
     def _apply(self, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         def name_tensors(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -57,7 +66,7 @@ ROOT = "model"  # the path of a module of Flax that is attached by itself
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("flax.")
+    return type(module).__module__.startswith("flax.") or is_rnn(module)
 
 
 def _by_path(params: Any) -> dict[str, Any]:
@@ -79,6 +88,12 @@ def _stacked(arrays: Mapping[str, Any], module: nn.Module, roles: Mapping[str, R
         for name, role in roles.items()
         if any(len(leaves.shape(leaf) or ()) != role.rank for leaf in role.leaves)
     }
+
+
+def _is_reshaped(arrays: Mapping[str, Any], module: nn.Module) -> bool:
+    own = _LinenLeaves(arrays, joined(module.path)).own()
+    inside = {name: _fetch(module, name) for name in own}
+    return any(array is not None and array.ndim != own[name].ndim for name, array in inside.items())
 
 
 def _parts(ran: Mapping[str, Ran], arrays: Mapping[str, Any]) -> list[Part]:

@@ -13,7 +13,8 @@ from flax import nnx
 
 from arspec import SpecError, UnsupportedError
 from arspec_jax._arguments import separate
-from arspec_jax._flax_parts import Leaves, flax_parts
+from arspec_jax._flax_kinds import is_layer
+from arspec_jax._flax_parts import Leaves, flax_parts, with_reshaped
 from arspec_jax._forward import Call
 from arspec_jax._parts import Part, joined
 from arspec_jax._trace import Trace
@@ -38,7 +39,7 @@ class NnxModel:
             raise SpecError(f"forward takes the {self._kind} first: forward(model, x); got {type(model).__name__}.")
         parts = parts_of(model)
         run = _Run(model, args[1:], kwargs, parts)
-        return Call(run.leaves, run.run, run.finish, lambda _: parts)
+        return Call(run.leaves, run.run, run.finish, lambda _: with_reshaped(parts, run.reshaped))
 
 
 class _Run:
@@ -50,14 +51,17 @@ class _Run:
         self._state, self._state_tree = jax.tree.flatten(state)
         inputs, self._inputs = separate((args, kwargs))
         self._outputs: Any = None
-        self._stacked = {part.path: {n for n, p in part.parameters.items() if p.is_stacked} for part in parts}
+        self._ranks = {joined(path): _ranks(layer) for path, layer in layers_of(model)}
+        self.reshaped: set[str] = set()
+        self._stacked = {part.path: {n for n, p in part.parameters.items() if p.stacked > 0} for part in parts}
         self.leaves = [*self._state, *inputs]
 
     def run(self, *leaves: Any) -> list[Any]:
         count = len(self._state)
         module = nnx.merge(self._graph, jax.tree.unflatten(self._state_tree, leaves[:count]))
         args, kwargs = self._inputs.fill(leaves[count:])
-        watch = Watch(_fetch, self._roles_to_name)
+        watch = Watch(_fetch, self._roles_to_name, self._is_reshaped)
+        self.reshaped = watch.reshaped
         with _Watched(module, watch):
             output = module(*args, **kwargs)  # pyright: ignore[reportCallIssue]
         graph, state = nnx.split(module)
@@ -77,9 +81,17 @@ class _Run:
             _write(self._model, jax.tree.unflatten(self._state_tree, leaves), changed)
         return self._outputs.fill(arrays[count:])
 
+    def _is_reshaped(self, path: str, layer: Any) -> bool:
+        return self._ranks.get(path, {}) != _ranks(layer)
+
     def _roles_to_name(self, path: str, _: Any, roles: Mapping[str, Any]) -> Mapping[str, Any]:
         wanted = self._stacked.get(path, set())
         return {name: role for name, role in roles.items() if name in wanted}
+
+
+def _ranks(layer: Any) -> dict[str, int]:
+    """Return how many axes the arrays have that a layer itself holds."""
+    return {name: v.ndim for name, v in vars(layer).items() if isinstance(v, nnx.Param) and hasattr(v, "ndim")}
 
 
 def _write(model: nnx.Module, state: Any, changed: Sequence[int]) -> None:
@@ -117,9 +129,11 @@ def _watching(cls: Any, path: str, watch: Watch) -> Any:
 
 
 def layers_of(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
-    """Return the modules inside a module by path; one that has none is its own layer "model"."""
+    """Return the modules inside a module by path; a single layer is "model" itself."""
     inside = [(path, layer) for path, layer in nnx.iter_modules(module) if path]
-    return inside or [(("model",), module)]
+    if not inside or is_layer(module):
+        return [(("model",), module), *((("model", *path), layer) for path, layer in inside)]
+    return inside
 
 
 def parts_of(module: nnx.Module) -> list[Part]:

@@ -1,7 +1,7 @@
 """What an adapter knows about one layer of a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from arspec import Layer
@@ -20,15 +20,15 @@ class Parameter:
     read : gives it.
     axes : names of its axes.
     identity : the object that it is, where layers may share it.
-    is_stacked : whether it has one more axis than such a layer has, as that of a layer inside
-        a scan over layers; it is then read where the layer runs.
+    stacked : how many more axes it has than such a layer has: one for a layer inside a scan
+        over layers. It is then read where the layer runs.
     is_frozen : whether training leaves it alone.
     """
 
     read: Callable[[], Array]
     axes: str
     identity: object = None
-    is_stacked: bool = False
+    stacked: int = 0
     is_frozen: bool = False
 
 
@@ -73,6 +73,12 @@ class Part:
         offered = [*self.results, *self.parameters]
         placements = {placement: names[placement] for placement in offered if placement not in self.refused}
         return Layer(self.path, self.kind, placements, self.refused, self.in_globs)
+
+
+def without_weights(part: Part, reason: str) -> Part:
+    """Return a part whose weights are refused."""
+    refused = {**part.refused, **dict.fromkeys(part.parameters, reason)}
+    return replace(part, parameters={}, refused=refused)
 
 
 def joined(path: tuple[Any, ...]) -> str:

@@ -17,7 +17,7 @@ from arspec.penalties._base import components
 from arspec_jax._activations import Unknown, find_output
 from arspec_jax._engine import value
 from arspec_jax._parts import Part
-from arspec_jax._scope import Name, Place, Scope
+from arspec_jax._scope import Name, Place, Scope, hoisted
 from arspec_jax._sequences import Seen, Spot, check_steps, is_loose_step, looped
 from arspec_jax._trace import Trace
 
@@ -57,7 +57,8 @@ def read(site: Site, part: Part, traced: Trace, activations: Mapping[str, Activa
     places, is_result = _places(site, part, traced)
     _check_names(site, part, places)
     if site.rule.placement != "output" or not is_result:
-        return Reading(_groups(site, places, traced))
+        is_weight = site.rule.placement not in ACTIVATIONS
+        return Reading(_weights(site, part, places) if is_weight else _groups(site, places, traced))
     if site.layer in activations:
         return Reading([[_same(place)] for place in places], activations[site.layer])
     spots = [Spot(place, _known(find_output(place.scope, place.variable), site)) for place in places]
@@ -87,8 +88,6 @@ def _same(place: Place) -> Spot:
 
 def _groups(site: Site, places: Sequence[Place], traced: Trace) -> list[list[Spot]]:
     """Put the steps of a Python loop together; every other place is a call of its own."""
-    if site.rule.placement not in ACTIVATIONS:  # a weight counts once, however often it is used
-        return [[_same(place)] for place in {id(place.variable): place for place in places}.values()]
     loop = [place for place in places if is_loose_step(place)]
     if any(place.label.walk for place in places):
         check_steps(site.key, traced.named.get(Name(site.layer, "hidden_state"), []))
@@ -96,23 +95,37 @@ def _groups(site: Site, places: Sequence[Place], traced: Trace) -> list[list[Spo
     return [*groups, [_same(place) for place in loop]] if loop else groups
 
 
+def _weights(site: Site, part: Part, places: Sequence[Place]) -> list[list[Spot]]:
+    """Return a weight that stands for one per iteration once, however often it is used."""
+    sources = {id(place.variable): (place, hoisted(place.scope, place.variable)) for place in places}
+    stacked = part.parameters[site.rule.placement].stacked
+    for place, (scope, _) in sources.values():
+        if scope.depth + place.label.mapped != stacked:
+            raise UnsupportedError(
+                f"{site.key}: the weight has {stacked} more axes than a {part.kind} has, and the layer runs inside "
+                f"{scope.depth + place.label.mapped} loops or maps. Scan over the layers alone, or name a plain layer."
+            )
+    return [[Spot(place, source)] for place, source in {id(s[1]): (p, s) for p, s in sources.values()}.values()]
+
+
 def _check_names(site: Site, part: Part, places: Sequence[Place]) -> None:
     """Refuse a rule to which names of axes matter where they cannot be told."""
     rule = site.rule
-    if rule.placement not in ACTIVATIONS or any(place.label.walk for place in places):
+    if rule.placement not in ACTIVATIONS:
         return
     blind = (), "mean", *([("batch",)] if part.mapped else [])
     if rule.mean_over in blind and all(c.penalty.elementwise for c in components(rule.penalty)):
         return
     for place in places:
         own = len(place.variable.aval.shape) - place.label.mapped
-        if own > 1 and place.label.mapped > part.mapped:
+        is_batch = place.label.mapped <= max(part.mapped, 1 if own == 1 else 0)
+        if not is_batch and (own > 1 or place.label.walk):
             raise UnsupportedError(
                 f"{site.key}: the layer runs inside vmap, and which axis of its {own + place.label.mapped} the mapped "
                 "one is cannot be told. Apply vmap around forward(...), give the layer the whole array, or take "
                 "mean_over='sum' or 'mean' of a penalty that does not look at axes."
             )
-        if own > 1 and part.is_unnamed:
+        if own > 1 and part.is_unnamed and not place.label.walk:
             raise UnsupportedError(
                 f"{site.key}: which axis is which in what a {part.kind} is given or gives cannot be told: an array of "
                 f"{own} axes per example. Take mean_over='sum' or 'batchmean' of a penalty that does not look at axes, "

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from arspec import UnsupportedError
+from arspec._placements import ACTIVATIONS
 from arspec_jax._scope import Place, hoisted
 
 Array = Any
@@ -57,6 +58,8 @@ class Spot:
     def seen(self, arrays: Sequence[Array]) -> Seen:
         """Return the tensor, given what `requests` asks for."""
         depth = self.place.scope.depth
+        if self.place.label.placement not in ACTIVATIONS:
+            return Seen(arrays[0], self.source[0].depth + self.place.label.mapped)
         mask, calls = (arrays[1], self._mask[0][0].depth) if self._mask else (None, 0)
         found = Seen(arrays[0], depth, None, mask, calls)
         if depth == 0 or not self.place.label.walk:
