@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from harness import Options, Row, Variants, compare, interleave
 
 import arspec as ar
@@ -23,6 +25,7 @@ def rows(options: Options) -> Iterator[Row]:
         for case in chosen(options.quick):
             yield _isolated(case, size, options)
     yield _step("mlp", (784, 1024, 1024, 10), 256, options)
+    yield _captured(100, options)
     if not options.quick:
         yield _step("mlp wide", (784, 4096, 4096, 10), 256, options)
 
@@ -98,3 +101,52 @@ def _step(name: str, widths: tuple[int, ...], batch: int, options: Options) -> R
     times = interleave(variants, clock=_clock(options.device), seconds=3 * options.seconds)
     size = batch * sum(widths[1:-1])
     return compare(times, options=options, mode="jit", workload=f"step {name}", penalty="L1", size=size)
+
+
+class _Deep(nnx.Module):
+    """Many narrow layers, each followed by a ReLU; `by_hand` sums the penalty along the way."""
+
+    def __init__(self, count: int) -> None:
+        keys = nnx.Rngs(0)
+        self.hidden = nnx.List([nnx.Linear(64, 64, rngs=keys) for _ in range(count)])
+        self.head = nnx.Linear(64, 10, rngs=keys)
+
+    def __call__(self, x: Any, *, by_hand: bool = False) -> Any:
+        total = 0.0
+        for layer in self.hidden:
+            x = layer(x)
+            total = total + 1e-4 * jnp.sum(jnp.abs(x)) / x.shape[0] if by_hand else total
+            x = jax.nn.relu(x)
+        return self.head(x), total
+
+
+def _captured(count: int, options: Options) -> Row:
+    """Time value and gradient of a model of many small layers, L1 before every activation."""
+    model, x = _Deep(count), jax.random.normal(jax.random.key(0), (32, 64))
+    state: Any
+    graph, state = nnx.split(model)
+
+    def attached(numerics: str) -> Callable[..., Any]:
+        rule = ar.Rule(ar.L1(1e-4), layer="hidden/*", placement="pre_activation", numerics=numerics)
+        forward = arspec_jax.attach(model, ar.Spec([rule]))
+
+        def loss(state: Any, x: Any) -> Any:
+            (output, _), penalties = forward(nnx.merge(graph, state), x)
+            return jnp.mean(jnp.square(output)) + penalties.total()
+
+        return loss
+
+    def plain(state: Any, x: Any, *, by_hand: bool = False) -> Any:
+        output, total = nnx.merge(graph, state)(x, by_hand=by_hand)
+        return jnp.mean(jnp.square(output)) + total
+
+    losses = {
+        "none": plain,
+        "naive": partial(plain, by_hand=True),
+        "arspec": attached("identical"),
+        "bounded": attached("bounded"),
+    }
+    variants: Variants = {n: _compiled(jax.value_and_grad(loss), state, x)[0] for n, loss in losses.items()}
+    times = interleave(variants, clock=_clock(options.device), seconds=3 * options.seconds)
+    workload = f"step {count} layers"
+    return compare(times, options=options, mode="jit", workload=workload, penalty="L1", size=count * 32 * 64)

@@ -34,11 +34,12 @@ def rows(options: Options) -> Iterator[Row]:
         for size in compiled_sizes[:1] if options.quick else compiled_sizes:
             for case in chosen(options.quick):
                 yield _isolated(case, size, options, compiled=True)
-    nets = ("mlp",) if options.quick else ("mlp", "mlp large", "conv")
+    nets = ("mlp", "100 layers") if options.quick else ("mlp", "mlp large", "conv", "100 layers")
     for net in nets:
         yield _step(net, options, compiled=False)
     if options.regime == "default" and not options.quick:
-        yield _step("mlp", options, compiled=True)
+        for net in ("mlp", "100 layers"):
+            yield _step(net, options, compiled=True)
 
 
 def _clock(device: str) -> Callable[[], float]:
@@ -137,6 +138,8 @@ def _net(name: str) -> tuple[nn.Sequential, Tensor]:
         widths = [3, 32, 32, 32, 32]
         layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
         return _alternate(layers, nn.Sequential(nn.Flatten(), nn.Linear(32 * 56 * 56, 10))), torch.randn(16, 3, 56, 56)
+    if name == "100 layers":
+        return _alternate([nn.Linear(64, 64) for _ in range(100)], nn.Linear(64, 10)), torch.randn(32, 64)
     layers = [nn.Linear(500, 500) for _ in range(4)]
     return _alternate(layers, nn.Linear(500, 10)), torch.randn(128 if name == "mlp" else 16384, 500)
 

@@ -22,7 +22,7 @@ def print_table(rows: list[Row]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
-    Console(width=None if sys.stdout.isatty() else 170).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _cells(row: Row) -> list[str]:
