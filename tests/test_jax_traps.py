@@ -503,3 +503,42 @@ def test_an_rnn_inside_vmap_is_refused_where_names_matter() -> None:
         VmapsRnn(), SEQUENCE
     )
     np.testing.assert_allclose(penalties.total(), mean_l1(output, mean_over=()), rtol=RTOL)
+
+
+# Statistics.
+
+
+def test_statistics_count_valid_positions_of_every_call() -> None:
+    model = Encoder(nnx.Rngs(0))
+    forward = arspec_jax.attach(model, spec("output", "kernel"))
+    batches = [{"x": SEQUENCE, "seq_lengths": jnp.array([4, 2, 1])}, {"x": SEQUENCE[:2]}]
+    states = [np.asarray(model.rnn(jnp.asarray(SEQUENCE), seq_lengths=jnp.array([4, 2, 1])))]
+    states += [np.asarray(model.rnn(jnp.asarray(SEQUENCE[:2])))]
+    found = {site.layer: site for site in arspec_jax.statistics(forward, model, batches)}
+    valid = np.concatenate([states[0][np.arange(5) < np.array([[4], [2], [1]])], states[1].reshape(-1, 4)])
+    assert found["rnn"].count == len(valid) == 17
+    np.testing.assert_allclose(found["rnn"].mean, valid.mean(), rtol=1e-6)
+    outputs = [np.asarray(nnx.relu(model.out(jnp.asarray(one)))).reshape(-1, 3) for one in states]
+    assert found["out"].count == 25
+    np.testing.assert_allclose(found["out"].zeros, np.mean(np.concatenate(outputs) == 0))
+    assert len(found) == 2
+    scanned = arspec_jax.attach(ScansOwnDense(), spec("output", layer="own"))
+    variables = ScansOwnDense().init(KEY, X)
+    with pytest.raises(ar.SpecError, match="never fired"):  # its result is a pair
+        arspec_jax.statistics(scanned, variables, X)
+
+
+def test_statistics_leave_a_module_as_it_was_and_name_what_is_wrong() -> None:
+    model = Mlp(nnx.Rngs(0))
+    forward = arspec_jax.attach(model, spec("output", layer="hidden"))
+    before = np.asarray(model.norm.mean[...])
+    found = arspec_jax.statistics(forward, model, [(X, None), (2 * X, None)], spec("pre_activation", layer="hidden"))
+    np.testing.assert_array_equal(model.norm.mean[...], before)
+    h = np.concatenate([model.hidden(jnp.asarray(X)), model.hidden(2 * jnp.asarray(X))])
+    np.testing.assert_allclose(found[0].mean, h.mean(), rtol=1e-5)
+    with pytest.raises(ar.SpecError, match="there are no data"):
+        arspec_jax.statistics(forward, model, [])
+    with pytest.raises(ar.SpecError, match="no rule of the spec is at an activation"):
+        arspec_jax.statistics(forward, model, X, spec("kernel"))
+    with pytest.raises(ar.SpecError, match=r"forward is a Mlp; expected what arspec_jax\.attach returned"):
+        arspec_jax.statistics(model, model, X)  # pyright: ignore[reportArgumentType]

@@ -10,3 +10,4 @@ from arspec_jax._engine import value as value
 from arspec_jax._forward import Forward as Forward
 from arspec_jax._penalties import Penalties as Penalties
 from arspec_jax._site import site as site
+from arspec_jax._statistics import statistics as statistics

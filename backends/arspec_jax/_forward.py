@@ -74,7 +74,7 @@ class Forward:
         self._values: dict[str, Array] = {}
         parts = model.known_parts()
         if parts is not None:
-            self._sites = self._match(parts)
+            self._sites = self._match(spec, parts)
 
     @property
     def spec(self) -> Spec:
@@ -98,7 +98,7 @@ class Forward:
         masks : by the path of a layer or a glob, a boolean array over the leading axes of its
             activations, true where they are valid; penalties there count valid positions only.
         """
-        output, sites, parts, tensors = self._run(args, kwargs)
+        output, sites, parts, tensors = self._run(self._spec, args, kwargs)
         given = self._masks(sites, masks)
         penalties = {
             site.key: self._penalty(site, parts[site.layer], tensors[site.key], given.get(site.layer)) for site in sites
@@ -113,13 +113,20 @@ class Forward:
     def __repr__(self) -> str:
         return "Forward: its layers are known after the first call" if self._sites is None else repr(self.sites)
 
+    def activations(
+        self, spec: Spec, *args: Any, **kwargs: Any
+    ) -> dict[tuple[str, str], tuple[list[Seen], str | None]]:
+        """Run the model; return by layer and placement what the rules of a Spec would see, and names of its axes."""
+        _, sites, parts, tensors = self._run(spec, args, kwargs)
+        return {(site.layer, site.rule.placement): (tensors[site.key], parts[site.layer].axes) for site in sites}
+
     def _run(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, Sites, dict[str, Part], dict[str, list[Seen]]]:
         call = self._model.call(args, kwargs)
         traced = trace(call.run, call.leaves)
         parts = {part.path: part for part in call.parts(traced)}
-        sites = self._match(list(parts.values()))
+        sites = self._match(spec, list(parts.values()))
         is_traced = {site.key: _is_traced(site, parts[site.layer]) for site in sites}
         readings = {
             site.key: read(site, parts[site.layer], traced, self._activations) for site in sites if is_traced[site.key]
@@ -139,14 +146,14 @@ class Forward:
             return jnp.zeros((), jnp.float64 if tensors[0].array.dtype == jnp.float64 else jnp.float32)
         return penalty(site, tensors, parameter.axes)
 
-    def _match(self, parts: Sequence[Part]) -> Sites:
+    def _match(self, spec: Spec, parts: Sequence[Part]) -> Sites:
         known = {part.path: part for part in parts}
         for path, function in self._activations.items():
             _check_activation(path, function, known)
         for pattern in self._frozen:
             if not any(names_layer(pattern, path) for path in known):
                 raise SpecError(f"frozen names {pattern!r}, which is no layer.{did_you_mean(pattern, known)}")
-        sites = match_sites(self._spec, [part.layer() for part in parts], serves=("when", "trainable_only"))
+        sites = match_sites(spec, [part.layer() for part in parts], serves=("when", "trainable_only"))
         return each_parameter_once(sites, lambda site: _identity(site, known))
 
     def _masks(self, sites: Sites, masks: Mapping[str, Any] | None) -> dict[str, Array]:
