@@ -171,7 +171,7 @@ def _step(net: str, options: Options, *, compiled: bool) -> Row:
     x, width = example.to(options.device), len(_net(net)[0]) // 2
 
     def attached(model: nn.Module, numerics: str) -> arspec_torch.Regularization:
-        where = {"placement": "output", "numerics": numerics}
+        where: dict[str, Any] = {"placement": "output", "numerics": numerics}
         return arspec_torch.attach(
             model, ar.Spec([ar.Rule(ar.L1(1e-4), layer=str(2 * i), **where) for i in range(width)])
         )
