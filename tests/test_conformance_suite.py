@@ -14,7 +14,7 @@ import numpy_adapters
 from arspec import cli
 from arspec._axes import resolve_axes
 from arspec.kinks import KINKS
-from arspec_conformance import suite
+from arspec_conformance import specification, suite
 from arspec_conformance._adapter import Mode
 from arspec_conformance.bench import Bench
 from arspec_conformance.bounds import FLOAT32, AnyOrder, distance_to_exact
@@ -94,6 +94,13 @@ def test_bounds_hold_for_float32_and_are_tight(member: Member) -> None:
     assert (np.abs(gradient - true[1]) <= of_gradient + u * np.abs(true[1])).all()
     assert of_value <= 1000 * u * true[0]
     assert of_gradient.max() <= 1000 * u * max(np.abs(true[1]).max(), 1e-3)
+
+
+def test_the_page_of_the_specification_is_made_of_the_clauses() -> None:
+    """Made anew by `arspec conformance list --markdown > docs/specification.md`."""
+    page = Path(__file__).parents[1] / "docs" / "specification.md"
+    assert page.read_text(encoding="utf-8") == specification.specification()
+    assert all(f"| {clause.id} |" in specification.specification() for clause in CLAUSES)
 
 
 # The runner.

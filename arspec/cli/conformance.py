@@ -161,10 +161,17 @@ def golden(
         stop(f"{output}: cannot be written: {error.strerror or error}", Exit.COULD_NOT_RUN)
 
 
-def list_clauses(clauses: Clauses = "", as_json: Json = False) -> None:
+def list_clauses(
+    clauses: Clauses = "",
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of the documentation.")] = False,
+) -> None:
     """Print the clauses: what a conforming adapter does, sentence by sentence."""
-    from arspec_conformance import suite, suite_terminal
+    from arspec_conformance import specification, suite, suite_terminal
 
+    if markdown:
+        print(specification.specification(), end="")
+        return
     try:
         chosen = suite.chosen_clauses(_listed(clauses))
     except arspec.SpecError as error:

@@ -10,6 +10,7 @@ import numpy as np
 from arspec.penalties._base import to_document
 from arspec_conformance._adapter import Adapter, Mode
 from arspec_conformance.cases import options
+from arspec_conformance.family import Member
 from arspec_conformance.judges import Expected, Part, bounded, excess, expected_of
 from arspec_conformance.trials import Trial, to_token
 
@@ -48,6 +49,7 @@ class Bench:
     clause : id of the clause under test.
     examples : how many examples Hypothesis draws per question.
     random : whether it draws other ones in every run.
+    few : whether one member stands for a class of penalties, where each costs a compilation.
     """
 
     adapter: Adapter
@@ -57,7 +59,12 @@ class Bench:
     clause: str
     examples: int = 4
     random: bool = False
+    few: bool = False
     tally: Tally = field(default_factory=Tally)
+
+    def of(self, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        """Return the members of a class of penalties that are asked about."""
+        return members[:1] if self.few else members
 
     def answer(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
         """Return value and gradient as the adapter gives them, as arrays."""

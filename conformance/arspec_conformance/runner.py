@@ -123,6 +123,7 @@ def run(
             clause.id,
             examples=PROFILES[profile],
             random=profile == "hunt",
+            few=profile in ("smoke", "quick") and question.mode.cost > INSTANT,
         )
         _judged(clause, bench, result)
         yield result

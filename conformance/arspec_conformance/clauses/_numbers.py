@@ -144,7 +144,7 @@ def _exact_and_large(bench: Bench, inputs: tuple[ExactInput, ...]) -> None:
 
 
 def _bounded(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         example = st.tuples(ordinary(member, bench.dtype), coefficients(bench), st.sampled_from(COTANGENTS))
 
         def question(drawn: tuple[np.ndarray, float, float], member: Member = member) -> None:
@@ -161,7 +161,7 @@ def _chosen(bench: Bench, member: Member, coefficient: float) -> Penalty:
 
 
 def _reductions(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         x = plain(member, bench.dtype, seed=1)
         for mean_over in ("sum", "mean", ("time",), ("batch", "time")):
             case = Case("ordinary numbers", x, mean_over=mean_over)
@@ -169,26 +169,26 @@ def _reductions(bench: Bench, members: tuple[Member, ...]) -> None:
 
 
 def _axes(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         # Sizes 4, 3 and 7 say which axis was taken for which.
         case = Case("ordinary numbers", plain(member, bench.dtype, seed=2), "time feature batch", BATCHMEAN)
         bench.ask(Trial(member.penalty, case))
 
 
 def _shapes(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         for shape in shapes(member):
             bench.ask(Trial(member.penalty, Case("ordinary numbers", plain(member, bench.dtype, shape, 3))))
 
 
 def _quality(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         case = Case("1155 ordinary numbers", plain(member, bench.dtype, (7, 5, 33), 4))
         bench.ask(Trial(member.penalty, case), quality)
 
 
 def _again(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         first, other = (
             Trial(member.penalty, Case("ordinary numbers", plain(member, bench.dtype, seed=s), mean_over=BATCHMEAN))
             for s in (10, 11)
@@ -200,7 +200,7 @@ def _again(bench: Bench, members: tuple[Member, ...]) -> None:
 
 
 def _chain_rule(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         x = plain(member, bench.dtype, seed=12)
         for cotangent in (0.0, -1.0, 3.7, 1 / 1024):
             case = Case("ordinary numbers", x, mean_over=BATCHMEAN, cotangent=cotangent)
@@ -208,7 +208,7 @@ def _chain_rule(bench: Bench, members: tuple[Member, ...]) -> None:
 
 
 def _identical(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         for seed in (20, 21):
             case = Case("ordinary numbers", plain(member, bench.dtype, seed=seed), mean_over=BATCHMEAN)
             bench.ask(Trial(member.penalty, replace(case, cotangent=-0.37)), exact)

@@ -54,7 +54,7 @@ def clauses(members: tuple[Member, ...]) -> Iterator[Clause]:
         "S",
         lambda bench: _empty(bench, members),
         subject,
-        level=3,
+        level=2,
         needs=("empty",),
     )
     if members[0].mask:
@@ -110,29 +110,28 @@ def clauses(members: tuple[Member, ...]) -> Iterator[Clause]:
 
 
 def _nan(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         x = placed(member, bench.dtype, (np.nan,))
         judge = nan_is_kept if member.penalty.name in MATRICES else bounded
         bench.ask(Trial(member.penalty, Case("one NaN", x, mean_over=BATCHMEAN)), judge)
 
 
 def _infinities(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         for values in ((np.inf,), (-np.inf, 1.0), (np.inf, 2.0, -np.inf)):
             x = placed(member, bench.dtype, values)
             bench.ask(Trial(member.penalty, Case("infinities", x, mean_over=BATCHMEAN)))
 
 
 def _empty(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
-        for shape in ((0, 3, 7), (4, 3, 0)):
-            bench.ask(Trial(member.penalty, Case("empty", as_dtype(np.zeros(shape), bench.dtype))), exact)
-            case = Case("empty", as_dtype(np.zeros(shape), bench.dtype), mean_over=BATCHMEAN)
+    for member in bench.of(members):
+        for shape, mean_over in (((0, 3, 7), BATCHMEAN), ((4, 3, 0), "sum")):
+            case = Case("empty", as_dtype(np.zeros(shape), bench.dtype), mean_over=mean_over)
             bench.ask(Trial(member.penalty, case), exact)
 
 
 def _masked(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         for name, mask in masks(member):
             x = np.where(_full(mask), plain(member, bench.dtype, seed=6), as_dtype(np.nan, bench.dtype))
             for mean_over in (BATCHMEAN, "mean"):
@@ -144,33 +143,33 @@ def _full(mask: np.ndarray) -> np.ndarray:
 
 
 def _all_masked(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         x = as_dtype(np.full(SHAPE, np.nan), bench.dtype)
         case = Case("all masked", x, mean_over=BATCHMEAN, mask=np.zeros(SHAPE[0], bool))
         bench.ask(Trial(member.penalty, case), exact)
 
 
 def _extremes(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         for case in extremes(member, bench.dtype):
             bench.ask(Trial(member.penalty, case))
 
 
 def _coefficient_zero(bench: Bench, members: tuple[Member, ...]) -> None:
     x = as_dtype(np.resize([np.nan, np.inf, -1.0, 0.0], SHAPE), bench.dtype)
-    for member in members:
+    for member in bench.of(members):
         bench.ask(Trial(0 * member.penalty, Case("anything", x, mean_over=BATCHMEAN)), exact)
 
 
 def _dtypes(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         bench.ask(
             Trial(member.penalty, Case("ordinary numbers", plain(member, bench.dtype, seed=7), mean_over=BATCHMEAN))
         )
 
 
 def _round_trip(bench: Bench, members: tuple[Member, ...]) -> None:
-    for member in members:
+    for member in bench.of(members):
         case = Case("ordinary numbers", plain(member, bench.dtype, seed=8), mean_over=BATCHMEAN)
         written, read = Trial(member.penalty, case), Trial(penalty_from(to_document(member.penalty)), case)
         bench.same(read, bench.answer(written), bench.answer(read), "differs after JSON")
