@@ -19,26 +19,25 @@ def test_mobile_net_with_channel_wise_group_lasso() -> None:
     lasso = ar.GroupLasso(1e-3, norm_over=("height", "width", "input"))
     spec = ar.Spec(
         [
-            ar.Rule(lasso, layer="conv_pw_*", placement="kernel"),
+            ar.Rule(lasso, layer="conv_pw_1*", placement="kernel"),
             ar.Rule(ar.L2(1e-4), layer="**", placement="kernel"),
-            ar.Rule(ar.L1(1e-2), layer="**_bn", placement="scale"),
+            ar.Rule(ar.L1(1e-2), layer="conv_dw_?_bn", placement="scale"),
             ar.Rule(ar.L1(1e-4), layer="conv_pw_13_relu", placement="output"),
         ]
     )
     attach(model, spec)
     model.compile(keras.optimizers.SGD(1.0), nothing, jit_compile=JIT)
     kernels = {layer.name: number(layer.kernel) for layer in model.layers if getattr(layer, "kernel", None) is not None}
-    scales = {layer.name: number(layer.gamma) for layer in model.layers if getattr(layer, "gamma", None) is not None}
+    scales = [number(model.get_layer(f"conv_dw_{index}_bn").gamma) for index in range(1, 10)]
     found = model.evaluate(IMAGES, np.zeros((2, 4)), verbose=0)
     weights = sum(ar.value(ar.L2(1e-4), kernel) for kernel in kernels.values())
-    weights += sum(ar.value(ar.L1(1e-2), scale) for scale in scales.values())
-    pointwise = [kernel for name, kernel in kernels.items() if name.startswith("conv_pw_")]
+    weights += sum(ar.value(ar.L1(1e-2), scale) for scale in scales)
+    pointwise = [kernel for name, kernel in kernels.items() if name.startswith("conv_pw_1")]
     weights += sum(ar.value(lasso, kernel, axes="height width input output") for kernel in pointwise)
     after = keras.Model(model.inputs, model.get_layer("conv_pw_13_relu").output)
     after.compile(jit_compile=JIT)
     activity = ar.value(ar.L1(1e-4), after.predict(IMAGES, verbose=0), mean_over=("batch",))
-    assert len(pointwise) == 13
-    assert len(kernels) == len(scales) + 1
+    assert (len(kernels), len(pointwise)) == (28, 5)
     np.testing.assert_allclose(found, float(weights) + float(activity), rtol=1e-5)
 
 
