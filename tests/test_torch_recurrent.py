@@ -107,6 +107,8 @@ def everything(kind: str) -> ar.Spec:
     """Return a rule at every placement, and two that look along the time."""
     rules = [rule(placement) for placement in (*STATES[kind], *PARAMETERS, "input", "output")]
     rules.append(rule("hidden_state", penalty=ar.TemporalDifference(0.7), mean_over=("batch", "time")))
+    # The order of the gates makes a difference to neighbours along "output".
+    rules += [rule(name, penalty=ar.TotalVariation(0.6, over=("output",))) for name in PARAMETERS]
     return ar.Spec([*rules, rule("kernel", penalty=ar.GroupLasso(0.4, norm_over=("input",)))])
 
 
