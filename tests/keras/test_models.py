@@ -70,7 +70,7 @@ def test_one_step_of_sgd_takes_the_gradients_of_the_reference(make: Any, jit: bo
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_gradients_of_weights_are_exact_and_zero_at_zero(jit: bool) -> None:
+def test_a1_gradients_of_weights_are_exact_and_zero_at_zero(jit: bool) -> None:
     """On JAX the bias would move by -0.5 if its own derivative of |x| were taken."""
     rules = [ar.Rule(ar.L1(0.5), layer="**", placement="bias"), ar.Rule(ar.L1(0.25), layer="**", placement="kernel")]
     model = compiled(attach(with_weights(sequential()), ar.Spec(rules)), jit)
@@ -102,7 +102,7 @@ def test_an_unbuilt_model_is_matched_when_it_is_built() -> None:
     assert list(losses(model)) == KEYS
 
 
-def test_a_compiled_and_traced_model_is_traced_again() -> None:
+def test_c3_a_compiled_and_traced_model_is_traced_again() -> None:
     model = compiled(with_weights(functional()))
     assert model.evaluate(X, Y, verbose=0) == 0.0
     attach(model, SPEC)
@@ -113,7 +113,7 @@ def test_a_compiled_and_traced_model_is_traced_again() -> None:
 
 
 @pytest.mark.parametrize(("mean_over", "divisor"), [("sum", 1), ("batchmean", 7), ("mean", 35)])
-def test_reductions(mean_over: str, divisor: int) -> None:
+def test_b1_reductions(mean_over: str, divisor: int) -> None:
     rule = ar.Rule(ar.L1(1.0), layer="hidden", placement="pre_activation", mean_over=mean_over)
     model = attach(with_weights(sequential()), ar.Spec([rule]))
     model(X)

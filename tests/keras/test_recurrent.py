@@ -9,7 +9,7 @@ import pytest
 import arspec as ar
 import keras
 from arspec.layers import Network
-from arspec_keras import attach, losses, sites
+from arspec_keras import attach, detach, losses, sites
 from keras_models import number
 from keras_reference import assert_model_same, assert_same, weights_of
 from reference_layers import FEATURES, MASKS, SEQUENCE, TIME, UNITS, bidirectional, gru, lstm, random, simple_rnn
@@ -198,3 +198,17 @@ def test_b4_time_distributed() -> None:
     found = [float(number(loss)) for loss in losses(model).values()]
     expected = [np.abs(output).sum() * 0.01 / len(X), np.abs(output).sum() * 0.01 / len(X) / TIME]
     np.testing.assert_allclose(found[:2], expected, rtol=1e-6)
+
+
+def test_c6_a_fused_kernel_for_both_directions_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU Keras may run both directions at once, past the two layers inside."""
+    monkeypatch.setattr(LAYERS.Bidirectional, "_call_fused_lstm", lambda *_: pytest.fail("both directions at once"))
+    layer = LAYERS.Bidirectional(LAYERS.LSTM(UNITS, return_sequences=True), name="both")
+    model = keras.Sequential([keras.Input((TIME, FEATURES)), layer])
+    rule = ar.Rule(ar.L2(1.0), layer="both/*", placement="hidden_state")
+    attach(model, ar.Spec([rule]))(X)
+    assert len(model.losses) == 2
+    detach(model)
+    if hasattr(layer, "_can_attempt_fused_lstm"):
+        with pytest.raises(pytest.fail.Exception):
+            model(X)

@@ -11,7 +11,7 @@ from arspec_keras import attach, losses, total
 from keras_models import B1, LAYERS, SPEC, W1, X, Y, compiled, expected_losses, number, sequential, with_weights
 
 
-def test_a_linear_layer_and_a_separate_activation() -> None:
+def test_c1_before_and_after_an_activation_of_its_own_layer() -> None:
     model = keras.Sequential([keras.Input((3,)), LAYERS.Dense(5, name="a"), LAYERS.ReLU(name="r")])
     pairs = [("a", "pre_activation"), ("a", "output"), ("r", "output")]
     attach(model, ar.Spec([ar.Rule(ar.L1(1.0), layer=a, placement=p, mean_over="sum") for a, p in pairs]))
@@ -22,7 +22,7 @@ def test_a_linear_layer_and_a_separate_activation() -> None:
     np.testing.assert_allclose([number(v) for v in losses(model).values()], expected, rtol=1e-6)
 
 
-def test_an_activation_layer_inside_a_layer() -> None:
+def test_c1_before_and_after_an_activation_inside_a_layer() -> None:
     model = keras.Sequential([keras.Input((3,)), LAYERS.Dense(5, activation=LAYERS.LeakyReLU(0.5), name="a")])
     pairs = ["pre_activation", "output"]
     attach(model, ar.Spec([ar.Rule(ar.L1(1.0), layer="a", placement=p, mean_over="sum") for p in pairs]))
@@ -51,7 +51,7 @@ def test_paths_of_nested_and_listed_layers() -> None:
     assert list(losses(model)) == [f"{path}/kernel/l2" for path in ("blocks/0", "last", "encoder/inner")]
 
 
-def test_a_shared_layer_counts_once_per_call_and_its_weights_once() -> None:
+def test_c7_a_shared_layer_counts_once_per_call_and_its_weights_once() -> None:
     inputs, dense = keras.Input((3,)), LAYERS.Dense(3, name="d")
     rules = [ar.Rule(ar.L1(1.0), layer="d", placement=p, mean_over="sum") for p in ("output", "kernel")]
     model = attach(keras.Model(inputs, dense(dense(inputs))), ar.Spec(rules))
@@ -99,7 +99,7 @@ def test_layers_added_later_are_met() -> None:
     assert len(model.losses) == 2
 
 
-def test_frozen_weights_are_penalized() -> None:
+def test_c8_frozen_weights_are_penalized() -> None:
     model = with_weights(sequential())
     model.trainable = False
     attach(model, ar.Spec([ar.Rule(ar.L1(1.0), layer="hidden", placement="kernel")]))
@@ -121,7 +121,7 @@ def test_dtype_policies(policy: str) -> None:
     compiled(model).fit(X, Y[:, :1], verbose=0)
 
 
-def test_the_mask_of_keras_is_used() -> None:
+def test_b3_the_mask_of_keras_is_used() -> None:
     layers = [keras.Input((3,)), LAYERS.Embedding(5, 2, mask_zero=True), LAYERS.Dense(2, name="d")]
     rule = ar.Rule(ar.L1(1.0), layer="d", placement="output", mean_over=("batch", "time"))
     model = attach(keras.Sequential(layers), ar.Spec([rule]))
