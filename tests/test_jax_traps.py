@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -542,3 +543,79 @@ def test_statistics_leave_a_module_as_it_was_and_name_what_is_wrong() -> None:
         arspec_jax.statistics(forward, model, X, spec("kernel"))
     with pytest.raises(ar.SpecError, match=r"forward is a Mlp; expected what arspec_jax\.attach returned"):
         arspec_jax.statistics(model, model, X)  # pyright: ignore[reportArgumentType]
+
+
+# What a model and its optimizer carry.
+
+
+def test_extract_gives_back_what_is_attached_and_a_coupled_decay() -> None:
+    model = Encoder(nnx.Rngs(0))
+    attached = spec("output", layer="out")
+    forward = arspec_jax.attach(model, attached)
+    assert arspec_jax.extract(forward) == attached
+    optimizer = optax.chain(
+        optax.identity(), optax.add_decayed_weights(0.02), optax.add_decayed_weights(0.01), optax.adam(1e-3)
+    )
+    found = arspec_jax.extract(forward, optimizer, model, SEQUENCE)
+    decayed = [(rule.layer, rule.placement, rule.penalty.coefficient) for rule in found.rules[1:]]  # pyright: ignore
+    places = [("out", "kernel"), ("out", "bias"), ("rnn", "kernel"), ("rnn", "recurrent_kernel"), ("rnn", "bias")]
+    assert sorted(decayed) == sorted((*place, 0.015) for place in places)
+
+
+def test_d3_an_extracted_decay_trains_like_the_optimizer() -> None:
+    module, variables = Shares(), Shares().init(KEY, X)
+    optimizer = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1, momentum=0.9))
+    found = arspec_jax.extract(arspec_jax.attach(module, ar.Spec([])), optimizer, variables, X)
+    forward, plain = arspec_jax.attach(module, found), optax.sgd(0.1, momentum=0.9)
+
+    def train(update: Any, penalized: bool) -> Any:
+        params, state = variables, update.init(variables)
+        for _ in range(3):
+
+            def loss(params: Any) -> Any:
+                output, penalties = forward(params, X)
+                return jnp.mean(output**2) + (penalties.total() if penalized else 0.0)
+
+            step, state = update.update(jax.grad(loss)(params), state, params)
+            params = optax.apply_updates(params, step)
+        return params
+
+    decayed, penalized = train(optimizer, False), train(plain, True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=RTOL, atol=1e-6), decayed, penalized)
+
+
+def _unchanged(updates: Any, state: Any, params: Any = None) -> Any:
+    return updates, state
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "text"),
+    [
+        (lambda: optax.adamw(1e-3), r"comes after scale_by_adam, .*decoupled"),
+        (lambda: optax.chain(optax.clip(1.0), optax.add_decayed_weights(0.1)), "comes after clip"),
+        (lambda: optax.add_decayed_weights(0.1, mask=lambda params: params), "the decay is masked"),
+        (lambda: optax.add_decayed_weights(optax.linear_schedule(1.0, 0.0, 10)), "has a schedule"),
+        (lambda: optax.MultiSteps(optax.sgd(0.1), 2), "whether the transformation MultiSteps decays"),
+        (lambda: optax.novograd(0.1), "whether the transformation scale_by_novograd decays"),
+        (lambda: optax.GradientTransformation(lambda params: (), _unchanged), "transformation _unchanged decays"),
+    ],
+)
+def test_d3_a_decay_that_is_no_penalty_is_refused(optimizer: Callable[[], Any], text: str) -> None:
+    variables = Shares().init(KEY, X)
+    with pytest.raises(ar.UnsupportedError, match=text):
+        arspec_jax.extract(arspec_jax.attach(Shares(), ar.Spec([])), optimizer(), variables, X)
+
+
+def test_extract_names_what_is_wrong() -> None:
+    forward, decay = arspec_jax.attach(Shares(), ar.Spec([])), optax.add_decayed_weights(0.1)
+    with pytest.raises(ar.SpecError, match="needs what forward takes"):
+        arspec_jax.extract(forward, decay)
+    with pytest.raises(ar.SpecError, match="optimizer is a int"):
+        arspec_jax.extract(forward, 3)
+    with pytest.raises(ar.SpecError, match="forward is a Shares"):
+        arspec_jax.extract(Shares())  # pyright: ignore[reportArgumentType]
+    params = {"out": {"kernel": jnp.ones((3, 2)), "temperature": jnp.ones(())}}
+    plain = arspec_jax.attach(lambda params, x: x @ params["out"]["kernel"], ar.Spec([]))
+    with pytest.raises(ar.UnsupportedError, match="decays 7 numbers, and the placements of the layers have 6"):
+        arspec_jax.extract(plain, decay, params, X)
+    assert arspec_jax.extract(plain, optax.adam(0.1), params, X) == ar.Spec([])

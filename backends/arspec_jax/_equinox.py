@@ -59,6 +59,9 @@ class EquinoxModel:
 
         return Call(recorder.leaves, recorder.run, recorder.finish, listed)
 
+    def trained(self, argument: Any) -> Any:
+        return eqx.filter(argument, eqx.is_inexact_array)
+
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         model = watched(args[0], _root(args[0]))
         if not self._batched:

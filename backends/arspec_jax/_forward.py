@@ -12,7 +12,7 @@ from arspec._errors import did_you_mean
 from arspec._masks import masks_by_layer
 from arspec._placements import ACTIVATIONS
 from arspec._sites import each_parameter_once, match_sites, names_layer
-from arspec_jax._parts import Part
+from arspec_jax._parts import Parameter, Part
 from arspec_jax._penalties import Penalties
 from arspec_jax._reading import Activation, Reading, penalty, read
 from arspec_jax._sequences import Seen
@@ -48,6 +48,10 @@ class Model(Protocol):
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Prepare a call with the arguments of the forward pass."""
+        ...
+
+    def trained(self, argument: Any) -> Any:
+        """Return the arrays of the first argument of a call that training changes, as a pytree."""
         ...
 
 
@@ -119,6 +123,16 @@ class Forward:
         """Run the model; return by layer and placement what the rules of a Spec would see, and names of its axes."""
         _, sites, parts, tensors = self._run(spec, args, kwargs)
         return {(site.layer, site.rule.placement): (tensors[site.key], parts[site.layer].axes) for site in sites}
+
+    def parameters(self, *args: Any, **kwargs: Any) -> dict[tuple[str, str], Parameter]:
+        """Return every parameter that a rule could name, by layer and placement, for a call with these arguments."""
+        call = self._model.call(args, kwargs)
+        parts = call.parts(trace(call.run, call.leaves))
+        return {(part.path, name): p for part in parts for name, p in part.parameters.items()}
+
+    def trained(self, argument: Any) -> Any:
+        """Return the arrays of the first argument of a call that training changes."""
+        return self._model.trained(argument)
 
     def _run(
         self, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]

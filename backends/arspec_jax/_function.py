@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from arspec._placements import PARAMETERS
 from arspec_jax._arguments import Recorder
@@ -43,6 +44,15 @@ class FunctionModel:
             return [_part(path, parameters.get(path, {}), traced) for path in _paths(parameters, traced)]
 
         return Call(recorder.leaves, recorder.run, recorder.finish, parts)
+
+    def trained(self, argument: Any) -> Any:
+        return floats(argument)
+
+
+def floats(tree: Any) -> list[Any]:
+    """Return the arrays of floating dtype in a pytree."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
 def parameters_by_layer(params: Any) -> dict[str, dict[str, Any]]:

@@ -51,6 +51,9 @@ class LinenModel:
             lambda _: with_reshaped(_parts(watch.ran, arrays), watch.reshaped),
         )
 
+    def trained(self, argument: Any) -> Any:
+        return nn.unbox(argument["params"])
+
     def _apply(self, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         def name_tensors(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             module, path = context.module, joined(context.module.path)

@@ -41,6 +41,9 @@ class NnxModel:
         run = _Run(model, args[1:], kwargs, parts)
         return Call(run.leaves, run.run, run.finish, lambda _: with_reshaped(parts, run.reshaped))
 
+    def trained(self, argument: Any) -> Any:
+        return nnx.state(argument, nnx.Param)
+
 
 class _Run:
     """One call: the arrays of the module's state, then those of the arguments."""
