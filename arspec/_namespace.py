@@ -7,7 +7,6 @@ the rules R1-R13 of docs/numerics.md.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -292,45 +291,6 @@ class Namespace:
         return x
 
 
-class NumpyNamespace(Namespace):
-    """The reference: plain NumPy, float64 inside."""
-
-    lib = np
-    mutable_arrays = True
-
-    def dtype_name(self, x: Array) -> str:
-        return name_of(x.dtype)
-
-    def cast(self, x: Array, dtype: str) -> Array:
-        if dtype == "bfloat16":
-            return round_to_bfloat16(x)
-        return np.asarray(x).astype(dtype, copy=False)
-
-    def block_size(self, x: Array) -> int | None:
-        return BLOCK
-
-    def empty(self, like: Array, shape: tuple[int, ...]) -> Array:
-        return np.empty(shape, like.dtype)
-
-    def flush(self, x: Array, smallest: float) -> Array:
-        magnitude = np.abs(x)
-        subnormal = (magnitude < smallest) & (magnitude > 0)
-        return np.where(subnormal, x.dtype.type(0), x) if subnormal.any() else x
-
-    def sign(self, x: Array) -> Array:
-        return np.sign(x)  # NaN stays
-
-
-# Temporaries of a block, 128 KiB, stay in the cache of one core, and malloc keeps their pages.
-BLOCK = 1 << 14
-
-
-@cache
-def name_of(dtype: np.dtype[Any]) -> str:
-    """Return the name of a dtype; NumPy spells it anew each time, slower than it adds small arrays."""
-    return dtype.name
-
-
 def power_of_two_below(size: int) -> int:
     """Return the largest power of two that is smaller than `size` (which is at least 2)."""
     return 1 << ((size - 1).bit_length() - 1)
@@ -339,10 +299,3 @@ def power_of_two_below(size: int) -> int:
 def cut(x: Array, axis: int, start: int, stop: int) -> Array:
     """Return x[..., start:stop, ...] along `axis`."""
     return x[(slice(None),) * axis + (slice(start, stop),)]
-
-
-def round_to_bfloat16(x: Array) -> Array:
-    """Round to bfloat16 with the dtype that `ml_dtypes` registers (a JAX or TensorFlow need)."""
-    import ml_dtypes
-
-    return np.asarray(x).astype(ml_dtypes.bfloat16)

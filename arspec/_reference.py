@@ -7,7 +7,8 @@ import numpy as np
 from arspec import _evaluate
 from arspec._axes import Axes
 from arspec._errors import SpecError
-from arspec._namespace import FLOAT_DTYPES, NumpyNamespace
+from arspec._namespace import FLOAT_DTYPES
+from arspec._numpy import NumpyNamespace
 from arspec.penalties._base import components
 
 _NUMPY = NumpyNamespace()

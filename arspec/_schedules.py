@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from arspec._errors import SpecError, require_number, unknown
-from arspec._namespace import Array, Namespace, NumpyNamespace
+from arspec._namespace import Array, Namespace
+from arspec._numpy import NumpyNamespace
 
 
 class Schedule:

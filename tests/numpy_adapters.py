@@ -11,7 +11,7 @@ import numpy as np
 
 from arspec import _evaluate
 from arspec._bounded import Bounded
-from arspec._namespace import NumpyNamespace
+from arspec._numpy import NumpyNamespace
 from arspec_conformance import Mode
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")

@@ -14,7 +14,7 @@ import arspec_torch
 from arspec import _certified
 from arspec._axes import resolve_axes
 from arspec._evaluate import prepare, with_mask
-from arspec._namespace import NumpyNamespace
+from arspec._numpy import NumpyNamespace
 from arspec.penalties._base import components
 from arspec_torch._plain import NUMPY
 from family import FAMILY

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import arspec as ar
-from arspec._namespace import BLOCK
+from arspec._numpy import BLOCK
 
 REWARD = " A penalty that rewards is a negative coefficient; arspec does not define one."
 BIG = 10**400

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import torch
 
-from arspec._namespace import NumpyNamespace
+from arspec._numpy import NumpyNamespace
 from arspec_jax._engine import JaxNamespace
 from arspec_tensorflow._engine import TensorFlowNamespace
 from arspec_torch._namespace import TorchNamespace

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import arspec as ar
-from arspec._namespace import BLOCK
+from arspec._numpy import BLOCK
 from bits import assert_same_bits
 from cases import DTYPES, random_array, special_arrays
 

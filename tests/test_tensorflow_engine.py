@@ -31,7 +31,7 @@ def test_one_trace_serves_every_batch_size(xla: bool, mean_over: str) -> None:
 
 
 def test_sum_over_one_unknown_axis_follows_the_tree() -> None:
-    from arspec._namespace import NumpyNamespace
+    from arspec._numpy import NumpyNamespace
     from arspec_tensorflow._engine import XP
 
     sums = tf.function(lambda x: XP.sum(x, (1,)), input_signature=[tf.TensorSpec((None, None, 3), tf.float64)])

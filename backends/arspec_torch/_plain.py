@@ -15,7 +15,7 @@ from torch import Tensor
 
 from arspec import _evaluate
 from arspec._axes import Axes
-from arspec._namespace import BLOCK, NumpyNamespace
+from arspec._numpy import BLOCK, NumpyNamespace
 from arspec.penalties import Penalty
 from arspec.penalties._custom import uses_autodiff
 

@@ -16,7 +16,7 @@ import numpy as np
 import arspec as ar
 from arspec._axes import resolve_axes
 from arspec._evaluate import with_mask
-from arspec._namespace import NumpyNamespace
+from arspec._numpy import NumpyNamespace
 from arspec_conformance._adapter import Adapter, Mode
 from arspec_conformance.bits import ulp_distance
 from arspec_conformance.bounds import allowed_distance

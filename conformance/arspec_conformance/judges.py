@@ -15,7 +15,7 @@ import numpy as np
 import arspec as ar
 from arspec._axes import resolve_axes
 from arspec._evaluate import with_mask
-from arspec._namespace import NumpyNamespace
+from arspec._numpy import NumpyNamespace
 from arspec_conformance.bits import canonical
 from arspec_conformance.bounds import FLOAT32, FLOAT64, AnyOrder, distance_to_exact
 from arspec_conformance.cases import DTYPES, Case, options
