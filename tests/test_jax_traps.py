@@ -506,6 +506,61 @@ def test_an_rnn_inside_vmap_is_refused_where_names_matter() -> None:
     np.testing.assert_allclose(penalties.total(), mean_l1(output, mean_over=()), rtol=RTOL)
 
 
+class NamesATensor(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        h = nn.Dense(4, name="hidden")(x)
+        ratio = arspec_jax.site(h / (1 + jnp.abs(h)), layer="ratio", placement="output")
+        return nn.Dense(2, name="out")(ratio)
+
+
+def test_a_tensor_that_is_no_layers_result_is_named_by_site_in_linen() -> None:
+    variables = NamesATensor().init(KEY, X)
+    h: Any = nn.Dense(4).apply({"params": variables["params"]["hidden"]}, X)
+    rules = ar.Spec([*spec("output", layer="ratio").rules, *spec("input", layer="out").rules])
+    _, penalties = arspec_jax.attach(NamesATensor(), rules)(variables, X)
+    assert list(penalties) == ["ratio/output/l1", "out/input/l1"]
+    assert_same_bits(penalties["ratio/output/l1"], penalties["out/input/l1"], "the same tensor")
+    np.testing.assert_allclose(penalties["ratio/output/l1"], mean_l1(h / (1 + np.abs(h))), rtol=RTOL)
+
+
+@pytest.mark.parametrize(("flip", "axes"), [(False, "time input output"), (True, "time output input")])
+def test_d5_the_kernel_of_a_transposed_convolution_has_the_axes_of_its_layout(flip: bool, axes: str) -> None:
+    class Up(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            return nn.ConvTranspose(5, (3,), transpose_kernel=flip, name="up")(x)
+
+    variables = Up().init(KEY, SEQUENCE)
+    kernel = np.asarray(variables["params"]["up"]["kernel"])
+    assert kernel.shape == ((3, 5, 2) if flip else (3, 2, 5))
+    penalty = ar.GroupLasso(0.5, norm_over=("input", "time"))
+    rules = ar.Spec([*spec("kernel", penalty=penalty).rules, *spec("output", mean_over=("batch", "time")).rules])
+    output, penalties = arspec_jax.attach(Up(), rules)(variables, SEQUENCE)
+    assert_same_bits(penalties["up/kernel/group_lasso"], ar.value(penalty, kernel, axes=axes), "kernel")
+    assert_same_bits(penalties["up/output/l1"], mean_l1(output, mean_over=("batch", "time")), "output")
+
+
+def test_d5_the_axes_of_an_equinox_transposed_convolution_and_of_what_has_no_order() -> None:
+    layers = [eqx.nn.ConvTranspose2d(2, 5, 3, key=KEY), eqx.nn.GroupNorm(1, 5), eqx.nn.Lambda(jax.nn.relu)]
+    model, x = eqx.nn.Sequential(layers), np.random.default_rng(0).standard_normal((3, 2, 4, 7)).astype(np.float32)
+    penalty = ar.GroupLasso(0.5, norm_over=("input",))
+    up = spec("output", layer="layers/0", mean_over=("batch", "width"))
+    rules = ar.Spec([*up.rules, *spec("kernel", penalty=penalty).rules, *spec("scale", "shift").rules])
+    forward = arspec_jax.attach(model, rules, activations={"layers/0": None})
+    _, penalties = forward(model, x)
+    h = np.asarray(jax.vmap(layers[0])(jnp.asarray(x)))
+    over: Any = {"mean_over": ("batch", "width"), "axes": "batch feature height width"}
+    np.testing.assert_allclose(penalties["layers/0/output/l1"], mean_l1(h, **over), rtol=RTOL)
+    wanted = ar.value(penalty, np.asarray(layers[0].weight), axes="output input height width")
+    assert_same_bits(penalties["layers/0/kernel/group_lasso"], wanted, "kernel")
+    assert_same_bits(penalties["layers/1/scale/l1"], np.float32(0.5), "scale of ones")
+    with pytest.raises(ar.UnsupportedError, match=r"layers/2/output/l1: which axis is which in what a Lambda is given"):
+        arspec_jax.attach(model, spec("output", layer="layers/2", mean_over=("feature",)))(model, x)
+    output, penalties = arspec_jax.attach(model, spec("output", layer="layers/2"))(model, x)
+    assert_same_bits(penalties.total(), mean_l1(output), "a mean over the batch is known")
+
+
 # Statistics.
 
 

@@ -7,7 +7,8 @@ with the spatial axes of a convolution in front; "bias" and "b" are biases besid
 as their placements; a bias beside a scale is its shift.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -107,6 +108,12 @@ def kernel_axes(rank: int) -> str | None:
 def _paths(parameters: Mapping[str, Any], traced: Trace) -> list[str]:
     named = [name.layer for name in (*traced.named, *traced.hidden)]
     return list(dict.fromkeys([*parameters, *named]))
+
+
+def named_parts(traced: Trace, known: Container[str]) -> list[Part]:
+    """Return a part for every layer that only `site` names; a pattern does not meet its tensors."""
+    paths = dict.fromkeys(name.layer for name in (*traced.named, *traced.hidden) if name.layer not in known)
+    return [replace(_part(path, {}, traced), kind="site", in_globs=False) for path in paths]
 
 
 def _part(path: str, arrays: Mapping[str, Any], traced: Trace) -> Part:

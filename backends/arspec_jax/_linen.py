@@ -16,8 +16,10 @@ from arspec_jax._arguments import Recorder
 from arspec_jax._flax_kinds import is_rnn
 from arspec_jax._flax_parts import Leaves, children, layer_part, recurrent_part, with_reshaped
 from arspec_jax._forward import Call
+from arspec_jax._function import named_parts
 from arspec_jax._parts import Part, entry_name, joined
 from arspec_jax._roles import Role
+from arspec_jax._trace import Trace
 from arspec_jax._watch import Ran, Watch
 
 
@@ -48,7 +50,7 @@ class LinenModel:
             recorder.leaves,
             recorder.run,
             recorder.finish,
-            lambda _: with_reshaped(_parts(watch.ran, arrays), watch.reshaped),
+            lambda traced: _listed(watch, arrays, traced),
         )
 
     def trained(self, argument: Any) -> Any:
@@ -97,6 +99,12 @@ def _is_reshaped(arrays: Mapping[str, Any], module: nn.Module) -> bool:
     own = _LinenLeaves(arrays, joined(module.path)).own()
     inside = {name: _fetch(module, name) for name in own}
     return any(array is not None and array.ndim != own[name].ndim for name, array in inside.items())
+
+
+def _listed(watch: Watch, arrays: Mapping[str, Any], traced: Trace) -> list[Part]:
+    """List the layers, and the tensors that `site` names in their code."""
+    parts = with_reshaped(_parts(watch.ran, arrays), watch.reshaped)
+    return [*parts, *named_parts(traced, {part.path for part in parts})]
 
 
 def _parts(ran: Mapping[str, Ran], arrays: Mapping[str, Any]) -> list[Part]:
