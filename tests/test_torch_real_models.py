@@ -71,6 +71,8 @@ def test_a_transformer_encoder(batch_first: bool) -> None:
 def test_the_table_of_positions_has_no_role_until_it_is_given_one() -> None:
     with pytest.raises(ar.UnsupportedError, match=r"layer 'model' \(Classifier\), kernel: .* \(position\)"):
         arspec_torch.attach(Classifier(), ar.Spec.from_json(TRANSFORMER))
+    everywhere = arspec_torch.attach(Classifier(), ar.Spec([ar.Rule(ar.L2(0.5), layer="**", placement="input")]))
+    assert "model" not in [site.layer for site in everywhere.sites]
     rule = ar.Rule(ar.L2(0.5), layer="model", placement="embeddings")
     roles = {Classifier: {"position": "embeddings: input output"}}
     model = Classifier()

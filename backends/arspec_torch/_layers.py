@@ -69,6 +69,12 @@ def _is_known(module: nn.Module) -> bool:
     return isinstance(module, (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, *_attention.TRANSFORMERS))
 
 
+def _is_the_whole(model: nn.Module) -> bool:
+    """Return whether a model is no layer, but what holds the layers: a glob must not meet its output."""
+    is_layer = _is_known(model) or is_affine(model) or _known_parameters(model) is not None
+    return not is_layer and any(True for _ in model.children())
+
+
 def describe(model: nn.Module, context: Context) -> tuple[list[Layer], dict[tuple[str, str], Source]]:
     """List the layers of a model and, per (path, placement), the source of the tensor."""
     layers: list[Layer] = []
@@ -81,6 +87,8 @@ def describe(model: nn.Module, context: Context) -> tuple[list[Layer], dict[tupl
         if isinstance(module, _attention.TRANSFORMERS):
             time_axes[name] = _attention.transformer_axes(module)
         for found in _found(path, name or "model", module, context):
+            if not name and _is_the_whole(module):
+                found = replace(found, sources={p: s for p, s in found.sources.items() if s.is_parameter})
             hidden.add(found.path)
             stated = _within_transformer(name, time_axes)
             sources |= {(found.path, p): _with_axes(source, stated) for p, source in found.sources.items()}
