@@ -16,7 +16,19 @@ import arspec as ar
 import arspec_jax
 from arspec import layers
 from arspec._placements import PLACEMENTS
-from reference_layers import FEATURES, IMAGE, SEQUENCE, TOKENS, UNITS, VOLUME, Array, attention, convolution, random
+from reference_layers import (
+    FEATURES,
+    IMAGE,
+    SEQUENCE,
+    TOKENS,
+    UNITS,
+    VOLUME,
+    Array,
+    attention,
+    convolution,
+    depthwise,
+    random,
+)
 
 KEY = jax.random.key(5)
 ROUNDINGS = 2000 * float(np.finfo(np.float64).eps)  # relative to the largest number of its kind
@@ -192,8 +204,9 @@ def dense() -> Case:
     )
 
 
-def conv(x: Array, *size: int, groups: int = 1, outputs: int = UNITS, **options: Any) -> Case:
-    reference = convolution(*size, groups=groups, outputs=outputs, padding="same", activation="tanh", **options)
+def conv(x: Array, *size: int, groups: int = 1, inputs: int = FEATURES, outputs: int = UNITS, **options: Any) -> Case:
+    sizes = {"inputs": inputs, "outputs": outputs}
+    reference = convolution(*size, groups=groups, padding="same", activation="tanh", **sizes, **options)
     count = len(size)
     spatial = tuple(range(count))
     weight: Way = (
@@ -206,13 +219,40 @@ def conv(x: Array, *size: int, groups: int = 1, outputs: int = UNITS, **options:
         reference,
         x,
         {
-            "nnx": flax(nnx.Conv, FEATURES, outputs, size, **settings),
+            "nnx": flax(nnx.Conv, inputs, outputs, size, **settings),
             "linen": flax(nn.Conv, outputs, size, **settings),
             "equinox": lambda: eqx.nn.Conv(
-                count, FEATURES, outputs, size, options.get("strides", 1), "SAME", groups=groups, key=KEY
+                count, inputs, outputs, size, options.get("strides", 1), "SAME", groups=groups, key=KEY
             ),
         },
         {"nnx": kernel_and_bias(), "linen": kernel_and_bias(), "equinox": kernel_and_bias("weight", weight, bias)},
+        activation=jnp.tanh,
+        given={"equinox": channels_first},
+    )
+
+
+def depthwise_conv() -> Case:
+    """Return a convolution with a group per channel: (..., input, 2) to the reference, (..., 1, input · 2) in Flax."""
+    flat: Way = (lambda k: np.reshape(k, (*k.shape[:-2], 1, -1)), lambda k: np.reshape(k, (*k.shape[:-2], FEATURES, 2)))
+    into: Way = (
+        lambda k: np.reshape(np.moveaxis(k, (2, 3), (0, 1)), (-1, 1, 2, 3)),
+        lambda w: np.moveaxis(np.reshape(w, (FEATURES, 2, 2, 3)), (0, 1), (2, 3)),
+    )
+    options: dict[str, Any] = {"padding": "SAME", "feature_group_count": FEATURES}
+    bias: Way = (lambda b: np.reshape(b, (-1, 1, 1)), np.ravel)
+    return Case(
+        depthwise(2, 3, padding="same", activation="tanh"),
+        IMAGE,
+        {
+            "nnx": flax(nnx.Conv, FEATURES, 2 * FEATURES, (2, 3), **options),
+            "linen": flax(nn.Conv, 2 * FEATURES, (2, 3), **options),
+            "equinox": lambda: eqx.nn.Conv2d(FEATURES, 2 * FEATURES, (2, 3), padding="SAME", groups=FEATURES, key=KEY),
+        },
+        {
+            "nnx": kernel_and_bias("kernel", flat),
+            "linen": kernel_and_bias("kernel", flat),
+            "equinox": kernel_and_bias("weight", into, bias),
+        },
         activation=jnp.tanh,
         given={"equinox": channels_first},
     )
@@ -289,7 +329,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "dense": dense,
     "conv 1-D": lambda: conv(SEQUENCE, 3),
     "conv 2-D with strides": lambda: conv(IMAGE, 3, 2, strides=2),
-    "conv 2-D by groups": lambda: conv(IMAGE, 2, 3, groups=FEATURES, outputs=2 * FEATURES),
+    "conv 2-D by groups": lambda: conv(random(2, 7, 5, 6), 2, 3, groups=2, outputs=4, inputs=6),
+    "depthwise 2-D": depthwise_conv,
     "conv 3-D": lambda: conv(VOLUME, 2, 3, 1),
     "embedding": embedding,
     "layer normalization": normalization,

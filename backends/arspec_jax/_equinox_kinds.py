@@ -78,7 +78,8 @@ def _roles_of(layer: Any) -> dict[str, Role]:
     if isinstance(layer, eqx.nn.Linear):
         return kernel_and_bias(2, "output input", "weight")
     if isinstance(layer, _CONVOLUTIONS):
-        return _convolution(layer.num_spatial_dims)
+        is_depthwise = isinstance(layer, eqx.nn.Conv) and layer.groups == layer.in_channels > 1
+        return _convolution(layer.num_spatial_dims, layer.in_channels if is_depthwise else None)
     if isinstance(layer, eqx.nn.Embedding):
         return {"embeddings": Role(("weight",), "input output", 2)}
     if isinstance(layer, eqx.nn.MultiheadAttention):
@@ -89,11 +90,21 @@ def _roles_of(layer: Any) -> dict[str, Role]:
     return scale_and_shift(len(layer.shape), "weight") if kind is None else _recurrent(kind)
 
 
-def _convolution(count: int) -> dict[str, Role]:
-    """Return the roles of a convolution: weight (output, input, spatial), bias (output, 1, ...)."""
+def _convolution(count: int, channels: int | None) -> dict[str, Role]:
+    """Return the roles of a convolution: weight (output, input, spatial), bias (output, 1, ...).
+
+    With a group per channel the weight is (channels · M, 1, spatial), to a penalty (channels, M, spatial).
+    """
     if count not in _roles.SPATIAL:
         return {}
     kernel = Role(("weight",), f"output input {_roles.SPATIAL[count]}", count + 2)
+    if channels is not None:
+        kernel = Role(
+            ("weight",),
+            f"input output {_roles.SPATIAL[count]}",
+            count + 2,
+            lambda arrays: jnp.reshape(arrays[0], (channels, -1, *arrays[0].shape[2:])),
+        )
     return {"kernel": kernel, "bias": Role(("bias",), "output", count + 1, _roles.flat)}
 
 

@@ -1,6 +1,7 @@
 """What Flax's own layers are, by class name; the same names in NNX and Linen."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from arspec_jax import _cells, _roles
@@ -73,7 +74,11 @@ def _roles_of(module: Any, has: Has) -> Mapping[str, Role]:
         count = len(tuple(module.kernel_size))
         order = "output input" if getattr(module, "transpose_kernel", False) else "input output"
         axes = _roles.spatial_axes(count, order)
-        return {} if axes is None else _roles.kernel_and_bias(count + 2, axes)
+        roles = {} if axes is None else _roles.kernel_and_bias(count + 2, axes)
+        if roles and has_class(module, ("Conv",)):
+            form = _roles.depthwise(module.feature_group_count)
+            roles["kernel"] = replace(roles["kernel"], form=form)
+        return roles
     if has_class(module, ("Linear", "Dense")):
         return _roles.kernel_and_bias(2, "input output")
     if has_class(module, ("Embed",)):

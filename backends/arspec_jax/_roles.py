@@ -66,6 +66,21 @@ def kernel_and_bias(rank: int, axes: str, kernel: str = "kernel", bias: str = "b
     return {"kernel": Role((kernel,), axes, rank), "bias": Role((bias,), "output", 1)}
 
 
+def depthwise(groups: int) -> Callable[[Sequence[Array]], Array]:
+    """Return the way to the kernel of a convolution with `groups`: with one per channel, (..., input, M).
+
+    Flax keeps (..., 1, input · M), the channel outermost.
+    """
+
+    def form(arrays: Sequence[Array]) -> Array:
+        kernel = arrays[0]
+        if groups == 1 or kernel.shape[-2] != 1:
+            return kernel
+        return jnp.reshape(kernel, (*kernel.shape[:-2], groups, -1))
+
+    return form
+
+
 def spatial_axes(count: int, order: str) -> str | None:
     """Name the axes of a convolution's kernel: "input output" behind the spatial ones, or None."""
     return f"{SPATIAL[count]} {order}" if count in SPATIAL else None
