@@ -46,7 +46,10 @@ def found_in(path: str, name: str, module: nn.RNNBase) -> list[Found]:
     paths = [f"{path}/{_subpath(module, direction)}" for direction in directions]
     some = " and ".join(map(repr, paths)) if len(paths) == 2 else f"{paths[0]!r} to {paths[-1]!r}"
     hint = f"It has {len(paths)} parts: name {some}, or all by {path + '/**'!r}."
-    found = [Found(path, kind, whole, hints=dict.fromkeys((*_PARTS, *_PARAMETERS), hint))]
+    # Of several layers the whole is not a layer: a glob meets the last one once.
+    is_layer = module.num_layers == 1
+    hints = dict.fromkeys((*_PARTS, *_PARAMETERS), hint)
+    found = [Found(path, kind, whole, hints=hints, in_globs=is_layer)]
     if module.bidirectional and module.num_layers > 1 and module.proj_size == 0:
         found += [_both_directions(path, name, module, layer) for layer in range(module.num_layers)]
     for part, direction in zip(paths, directions, strict=True):
