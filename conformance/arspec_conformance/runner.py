@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from arspec_conformance._adapter import COMPILED, COSTLY, INSTANT, Adapter, Mode
+from arspec_conformance._models import ModelAdapter
 from arspec_conformance.bench import Bench, Violation
 from arspec_conformance.cases import DTYPES
 from arspec_conformance.clauses import Clause
@@ -106,7 +107,7 @@ def run(
     profile: str = "quick",
 ) -> Iterator[Result]:
     """Answer questions one by one."""
-    has = adapter.capabilities()
+    has = adapter.capabilities() | {f"layer {name}" for name in _layers(adapter)}
     for question in asked:
         clause = question.clause
         result = Result(clause.id, clause.tier, question.mode.name, question.dtype, PASS)
@@ -127,6 +128,10 @@ def run(
         )
         _judged(clause, bench, result)
         yield result
+
+
+def _layers(adapter: Adapter) -> tuple[str, ...]:
+    return adapter.layers() if isinstance(adapter, ModelAdapter) else ()
 
 
 def _judged(clause: Clause, bench: Bench, result: Result) -> None:

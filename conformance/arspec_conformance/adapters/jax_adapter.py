@@ -73,7 +73,7 @@ class JaxAdapter:
             return self._compiled(penalty, axes, mean_over, mode)(x, upstream, *given)
 
     def layers(self) -> tuple[str, ...]:
-        return ("Dense",)
+        return "Dense", "Convolution"
 
     def build(self, network: Network, spec: Spec, device: str) -> JaxModel:
         return JaxModel(network, spec, device)

@@ -10,7 +10,7 @@ from flax import nnx
 
 import arspec_jax
 from arspec import Spec
-from arspec.layers import Dense, Network
+from arspec.layers import Convolution, Dense, Network
 from arspec_conformance._models import Measured
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
@@ -22,7 +22,7 @@ class _Chain(nnx.Module):
     def __init__(self, network: Network) -> None:
         self.plan = tuple((name, layer.activation) for name, layer in network.layers.items())  # pyright: ignore
         for name, layer in network.layers.items():
-            setattr(self, name, _linear(layer))
+            setattr(self, name, _module(layer))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for name, activation in self.plan:
@@ -59,11 +59,19 @@ class JaxModel:
             getattr(getattr(self._chain, name), role)[...] = jnp.asarray(array, jnp.float32)
 
 
-def _linear(layer: Any) -> nnx.Linear:
-    if not isinstance(layer, Dense):
-        raise NotImplementedError(f"no NNX module for {type(layer).__name__}")
-    made = nnx.Linear(*layer.kernel.shape, use_bias=layer.bias is not None, rngs=nnx.Rngs(0))
+def _module(layer: Any) -> nnx.Linear | nnx.Conv:
+    made = _made(layer)
     made.kernel[...] = jnp.asarray(layer.kernel, jnp.float32)
     if layer.bias is not None and made.bias is not None:
         made.bias[...] = jnp.asarray(layer.bias, jnp.float32)
     return made
+
+
+def _made(layer: Any) -> nnx.Linear | nnx.Conv:
+    options = {"use_bias": layer.bias is not None, "rngs": nnx.Rngs(0)}
+    if isinstance(layer, Convolution):
+        *sizes, inputs, outputs = layer.kernel.shape
+        return nnx.Conv(inputs, outputs, tuple(sizes), padding="VALID", **options)
+    if isinstance(layer, Dense):
+        return nnx.Linear(*layer.kernel.shape, **options)
+    raise NotImplementedError(f"no NNX module for {type(layer).__name__}")

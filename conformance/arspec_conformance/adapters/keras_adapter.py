@@ -58,7 +58,7 @@ class KerasAdapter:
         return self._engine.to_numpy(tensor)
 
     def layers(self) -> tuple[str, ...]:
-        return ("Dense",)
+        return "Dense", "Convolution"
 
     def build(self, network: Network, spec: Spec, device: str) -> KerasModel:
         return KerasModel(network, spec, device)

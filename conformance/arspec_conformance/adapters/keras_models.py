@@ -8,7 +8,7 @@ import numpy as np
 import arspec_keras
 import keras
 from arspec import Spec
-from arspec.layers import Dense, Network
+from arspec.layers import Convolution, Dense, Network
 from arspec_conformance._models import Measured
 
 
@@ -17,9 +17,9 @@ class KerasModel:
 
     def __init__(self, network: Network, spec: Spec, device: str) -> None:
         self._network = network
-        layers = [_dense(name, layer) for name, layer in network.layers.items()]
+        layers = [_layer(name, layer) for name, layer in network.layers.items()]
         first = next(iter(network.layers.values()))
-        self._model = keras.Sequential([keras.Input((first.kernel.shape[0],)), *layers])  # pyright: ignore
+        self._model = keras.Sequential([keras.Input(_input_shape(first)), *layers])  # pyright: ignore
         self.assign({f"{n}/{p}": a for n, layer in network.layers.items() for p, a in layer.parameters().items()})
         arspec_keras.attach(self._model, spec)
         self._model.compile(keras.optimizers.SGD(1.0), _nothing)
@@ -29,7 +29,7 @@ class KerasModel:
         self._model(x)
         values = {key: float(_array(loss)) for key, loss in arspec_keras.losses(self._model).items()}
         total = float(_array(arspec_keras.total(self._model)))
-        self._model.train_on_batch(x, np.zeros((len(x), 1), np.float32))
+        self._model.train_on_batch(x, np.zeros(len(x), np.float32))
         gradients = {name: before[name] - after for name, after in self._weights().items()}
         self.assign(before)
         return Measured(values, total, gradients)
@@ -46,16 +46,24 @@ class KerasModel:
         return {path: np.array(array) for path, array in zip(paths, found, strict=True)}
 
 
-def _dense(name: str, layer: Any) -> keras.layers.Layer:
-    if not isinstance(layer, Dense):
-        raise NotImplementedError(f"no Keras layer for {type(layer).__name__}")
-    return keras.layers.Dense(
-        layer.kernel.shape[1], activation=layer.activation, use_bias=layer.bias is not None, name=name
-    )
+def _layer(name: str, layer: Any) -> keras.layers.Layer:
+    options = {"activation": layer.activation, "use_bias": layer.bias is not None, "name": name}
+    if isinstance(layer, Convolution):
+        *sizes, _, outputs = layer.kernel.shape
+        kind = keras.layers.Conv1D if len(sizes) == 1 else keras.layers.Conv2D
+        return kind(outputs, tuple(sizes), data_format="channels_last", **options)
+    if isinstance(layer, Dense):
+        return keras.layers.Dense(layer.kernel.shape[1], **options)
+    raise NotImplementedError(f"no Keras layer for {type(layer).__name__}")
+
+
+def _input_shape(first: Any) -> tuple[int | None, ...]:
+    return (*(None,) * (first.kernel.ndim - 2), first.kernel.shape[-2])
 
 
 def _nothing(_: Any, prediction: Any) -> Any:
-    return keras.ops.multiply(0.0, keras.ops.sum(prediction, axis=-1))
+    summed = keras.ops.sum(prediction, axis=tuple(range(1, len(prediction.shape))))
+    return keras.ops.multiply(0.0, summed)
 
 
 def _array(x: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import arspec as ar
-from arspec.layers import Dense, Network
+from arspec.layers import Convolution, Dense, Network
 from arspec_conformance._models import Measured
 from arspec_conformance.bench import Bench, Violation
 from arspec_conformance.clauses._clause import Clause
@@ -43,9 +43,19 @@ def network(shared: bool = False) -> Network:
     return Network({"hidden": hidden, "out": out})
 
 
-def batch(size: int, seed: int = 0) -> np.ndarray:
+def convolutions(*sizes: tuple[int, ...]) -> Network:
+    """Return a net of two convolutions with kernels of these sizes."""
+    rng = np.random.default_rng(2026)
+    features, layers = (INPUTS, WIDTH, OUTPUTS), {}
+    for name, size, ins, outs in zip(("hidden", "out"), sizes, features[:-1], features[1:], strict=True):
+        kernel, bias = rng.integers(-6, 7, (*size, ins, outs)) / 4, rng.integers(1, 5, outs) / 4
+        layers[name] = Convolution(kernel, bias, activation="relu" if name == "hidden" else "linear")
+    return Network(layers)
+
+
+def batch(size: int, seed: int = 0, *spatial: int) -> np.ndarray:
     """Return inputs that are small multiples of ½."""
-    return np.random.default_rng([seed, size]).integers(-4, 5, (size, INPUTS)) / 2
+    return np.random.default_rng([seed, size]).integers(-4, 5, (size, *spatial, INPUTS)) / 2
 
 
 def rule(placement: str, layer: str = "hidden", penalty: ar.Penalty = PENALTY, **options: Any) -> ar.Rule:
@@ -62,11 +72,11 @@ def at(placement: str, **options: Any) -> Callable[[Bench], None]:
     return check
 
 
-def agree(bench: Bench, net: Network, spec: ar.Spec) -> None:
+def agree(bench: Bench, net: Network, spec: ar.Spec, *spatial: int) -> None:
     """Build the network, run two batches of different size, and compare everything with the reference."""
     model = build(bench, net, spec)
     for size in BATCHES:
-        compare(bench, net, spec, model, batch(size))
+        compare(bench, net, spec, model, batch(size, 0, *spatial))
 
 
 def build(bench: Bench, net: Network, spec: ar.Spec) -> Any:
@@ -167,9 +177,27 @@ def _loud(bench: Bench) -> None:
 
 
 def _as_a_matrix(bench: Bench) -> None:
-    for mode in ("columns", "rows"):
-        agree(bench, network(), ar.Spec([rule("kernel", penalty=ar.SoftOrthogonal(0.25, mode=mode))]))
-    agree(bench, network(), ar.Spec([rule("kernel", penalty=ar.TotalVariation(0.5, over=("input",)))]))
+    along = ar.TotalVariation(0.5, over=("input",))
+    rules = [rule("kernel", penalty=ar.SoftOrthogonal(0.25)), rule("kernel", penalty=along)]
+    agree(bench, network(), ar.Spec(rules))
+
+
+def _sequences(bench: Bench) -> None:
+    for spec in _of_convolutions(ar.TotalVariation(0.5, over=("time",))):
+        agree(bench, convolutions((2,), (3,)), spec, 7)
+
+
+def _images(bench: Bench) -> None:
+    for spec in _of_convolutions(ar.TotalVariation(0.5, over=("height",))):
+        agree(bench, convolutions((2, 3), (1, 2)), spec, 4, 7)
+
+
+def _of_convolutions(along: ar.Penalty) -> tuple[ar.Spec, ...]:
+    """Return rules whose numbers say which axis of a tensor was taken for which."""
+    activations = [rule("pre_activation", penalty=along), rule("output", "**", ar.L1(0.25), mean_over="sum")]
+    across = ar.TotalVariation(0.25, over=("input", "output"))
+    kernels = [rule("kernel", penalty=across), rule("kernel", penalty=along), rule("bias", "**")]
+    return ar.Spec(activations), ar.Spec(kernels)
 
 
 _ROWS: tuple[tuple[str, Callable[[Bench], None], tuple[str, ...]], ...] = (
@@ -185,4 +213,6 @@ _ROWS: tuple[tuple[str, Callable[[Bench], None], tuple[str, ...]], ...] = (
     ("A pass starts from nothing: penalties of an earlier one are gone.", _fresh_pass, ()),
     ("A rule that matches nothing is a SpecError that names it.", _loud, ()),
     ("A kernel has the axes input and output, whatever its layout in the framework.", _as_a_matrix, ()),
+    ("A convolution over time has its placements, by the names of their axes.", _sequences, ("layer Convolution",)),
+    ("A convolution over images has its placements, by the names of their axes.", _images, ("layer Convolution",)),
 )
