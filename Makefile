@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 KERAS_BACKENDS := tensorflow jax torch
 
-.PHONY: demo test lint unit keras identity bench clean
+.PHONY: demo test lint unit keras identity conformance bench clean
 
 demo: $(SETUP)
 	$(BIN)/arspec demo --output out/demo
@@ -37,6 +37,11 @@ $(SETUP): pyproject.toml constraints.txt
 # Every penalty, dtype and mode against NumPy, bit by bit; IDENTITY=--quick is under a minute per backend.
 identity: $(SETUP)
 	$(BIN)/arspec identity --output out/identity.json $(IDENTITY)
+
+# Every clause of the specification in every framework, then faults planted in each of them.
+conformance: $(SETUP)
+	$(BIN)/arspec conformance run --report out/conformance $(CONFORMANCE)
+	$(BIN)/arspec conformance selftest
 
 # What identity costs, as ratios; BENCH=--quick takes about three minutes.
 bench: $(SETUP)
