@@ -561,6 +561,22 @@ def test_d5_the_axes_of_an_equinox_transposed_convolution_and_of_what_has_no_ord
     assert_same_bits(penalties.total(), mean_l1(output), "a mean over the batch is known")
 
 
+class Normalizes(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.WeightNorm(nn.Dense(4, name="hidden"))(x)
+
+
+def test_a_weight_that_is_made_of_another_array_is_refused() -> None:
+    variables = Normalizes().init(KEY, X)
+    with pytest.raises(
+        ar.UnsupportedError, match=r"layer 'hidden' .*kernel: a WeightNorm makes the weight of this layer"
+    ):
+        arspec_jax.attach(Normalizes(), spec("kernel", layer="hidden"))(variables, X)
+    output, penalties = arspec_jax.attach(Normalizes(), spec("pre_activation", layer="hidden"))(variables, X)
+    assert_same_bits(penalties.total(), mean_l1(output), "pre-activation")
+
+
 # Statistics.
 
 

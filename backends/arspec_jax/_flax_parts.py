@@ -1,7 +1,7 @@
 """The layers of a Flax model as parts: which placements each one has, NNX and Linen alike."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arspec_jax._flax_kinds import (
@@ -164,10 +164,9 @@ def _parameter(role: Role, leaves: Leaves) -> Parameter:
     )
 
 
-def with_reshaped(parts: Sequence[Part], reshaped: Container[str]) -> list[Part]:
-    """Refuse the weights of a person's layers whose arrays have other ranks where they run."""
-    reason = "its arrays hold those of several layers, and which axis counts them is not known. Use a layer of Flax."
-    return [without_weights(part, reason) if part.path in reshaped else part for part in parts]
+def with_reasons(parts: Sequence[Part], reasons: Mapping[str, str]) -> list[Part]:
+    """Refuse the weights of the layers for which there is a reason."""
+    return [without_weights(part, reasons[part.path]) if part.path in reasons else part for part in parts]
 
 
 def _named(name: str, axes: str, leaves: Leaves) -> Parameter:

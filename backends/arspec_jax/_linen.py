@@ -14,7 +14,7 @@ from flax import linen as nn
 from arspec import SpecError
 from arspec_jax._arguments import Recorder
 from arspec_jax._flax_kinds import is_rnn
-from arspec_jax._flax_parts import Leaves, children, layer_part, recurrent_part, with_reshaped
+from arspec_jax._flax_parts import Leaves, children, layer_part, recurrent_part, with_reasons
 from arspec_jax._forward import Call
 from arspec_jax._function import named_parts
 from arspec_jax._parts import Part, entry_name, joined
@@ -103,7 +103,7 @@ def _is_reshaped(arrays: Mapping[str, Any], module: nn.Module) -> bool:
 
 def _listed(watch: Watch, arrays: Mapping[str, Any], traced: Trace) -> list[Part]:
     """List the layers, and the tensors that `site` names in their code."""
-    parts = with_reshaped(_parts(watch.ran, arrays), watch.reshaped)
+    parts = with_reasons(_parts(watch.ran, arrays), watch.without_weights)
     return [*parts, *named_parts(traced, {part.path for part in parts})]
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from arspec import SpecError, UnsupportedError
 from arspec_jax._arguments import separate
 from arspec_jax._flax_kinds import is_layer
-from arspec_jax._flax_parts import Leaves, flax_parts, with_reshaped
+from arspec_jax._flax_parts import Leaves, flax_parts, with_reasons
 from arspec_jax._forward import Call
 from arspec_jax._parts import Part, joined
 from arspec_jax._trace import Trace
@@ -39,7 +39,7 @@ class NnxModel:
             raise SpecError(f"forward takes the {self._kind} first: forward(model, x); got {type(model).__name__}.")
         parts = parts_of(model)
         run = _Run(model, args[1:], kwargs, parts)
-        return Call(run.leaves, run.run, run.finish, lambda _: with_reshaped(parts, run.reshaped))
+        return Call(run.leaves, run.run, run.finish, lambda _: with_reasons(parts, run.without_weights))
 
     def trained(self, argument: Any) -> Any:
         return nnx.state(argument, nnx.Param)
@@ -55,7 +55,7 @@ class _Run:
         inputs, self._inputs = separate((args, kwargs))
         self._outputs: Any = None
         self._ranks = {joined(path): _ranks(layer) for path, layer in layers_of(model)}
-        self.reshaped: set[str] = set()
+        self.without_weights: dict[str, str] = {}
         self._stacked = {part.path: {n for n, p in part.parameters.items() if p.stacked > 0} for part in parts}
         self.leaves = [*self._state, *inputs]
 
@@ -64,7 +64,7 @@ class _Run:
         module = nnx.merge(self._graph, jax.tree.unflatten(self._state_tree, leaves[:count]))
         args, kwargs = self._inputs.fill(leaves[count:])
         watch = Watch(_fetch, self._roles_to_name, self._is_reshaped)
-        self.reshaped = watch.reshaped
+        self.without_weights = watch.without_weights
         with _Watched(module, watch):
             output = module(*args, **kwargs)  # pyright: ignore[reportCallIssue]
         graph, state = nnx.split(module)

@@ -8,12 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from arspec_jax import _cells
-from arspec_jax._flax_kinds import cell_kind, cell_of, has_class, is_affine, is_bidirectional, is_cell, is_rnn, roles_of
+from arspec_jax._flax_kinds import (
+    cell_kind,
+    cell_of,
+    class_of,
+    has_class,
+    is_affine,
+    is_bidirectional,
+    is_cell,
+    is_rnn,
+    roles_of,
+)
 from arspec_jax._roles import Role
 from arspec_jax._sequences import flipped
 from arspec_jax._site import mark
 
 Array = Any
+_SEVERAL = "its arrays hold those of several layers, and which axis counts them is not known. Use a layer of Flax."
 Fetch = Callable[[Any, str], Any]
 
 
@@ -44,7 +55,8 @@ class Watch:
         reshaped: Callable[[str, Any], bool],
     ) -> None:
         self.ran: dict[str, Ran] = {}
-        self.reshaped: set[str] = set()
+        self.without_weights: dict[str, str] = {}
+        self._makers: list[str] = []
         self._reshaped = reshaped
         self._fetch = fetch
         self._stacked = stacked
@@ -60,12 +72,20 @@ class Watch:
         self.ran[path] = Ran(module, _home(module, path))
         if is_bidirectional(module):
             return self._both(module, path, run, args, kwargs)
+        if self._makers:
+            self.without_weights[path] = f"a {self._makers[-1]} makes the weight of this layer of another array."
         if not self._name_weights(module, path) and self._reshaped(path, module):
-            self.reshaped.add(path)
+            self.without_weights[path] = _SEVERAL
         if args:
             mark(args[0], path, "input")
         if has_class(module, ("RNN",)):  # a person's own, which may do anything with its cell
             return mark(self._within(None, run, args, kwargs), path, "output")
+        if has_class(module, ("WeightNorm", "SpectralNorm")):
+            self._makers.append(class_of(module).__name__)
+            try:
+                return mark(run(*args, **kwargs), path, "output")
+            finally:
+                self._makers.pop()
         return mark(run(*args, **kwargs), path, "pre_activation" if is_affine(module) else "output")
 
     def _both(self, module: Any, path: str, run: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
