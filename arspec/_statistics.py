@@ -66,6 +66,15 @@ class Statistics(Sequence[SiteStatistics]):
         """Return plain lists, dicts and numbers, as JSON writes them; what is not finite is None."""
         return [{f.name: _plain(getattr(site, f.name)) for f in fields(SiteStatistics)} for site in self._sites]
 
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers that a log takes: "<layer>/<placement>/mean", "zeros", "dead" and, if defined, "hoyer"."""
+        found = {}
+        for site in self._sites:
+            numbers = {"mean": site.mean, "zeros": site.zeros, "dead": float(site.dead), "hoyer": site.hoyer}
+            where = f"{site.layer}/{site.placement}"
+            found.update({f"{where}/{name}": number for name, number in numbers.items() if number is not None})
+        return found
+
     def plot(self) -> Any:
         """Return a matplotlib figure: per site, how the means of its units are distributed.
 

@@ -15,3 +15,4 @@ from arspec_keras._logger import PenaltyLogger as PenaltyLogger
 from arspec_keras._native import ActivityRegularization as ActivityRegularization
 from arspec_keras._native import Regularizer as Regularizer
 from arspec_keras._statistics import statistics as statistics
+from arspec_keras._statistics_logger import StatisticsLogger as StatisticsLogger
