@@ -127,3 +127,16 @@ def test_a_compiled_step_does_not_compile_the_backward_pass_of_every_penalty(mas
             linear.zero_grad()
             torch.compile(step, backend="eager")(torch.ones(3, 2))
             assert linear.weight.grad is not None
+
+
+def test_a_parameter_that_a_transformation_does_not_see() -> None:
+    weight, x = torch.nn.Parameter(torch.tensor([2.0, -3.0])), torch.tensor([1.0, 4.0])
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return (weight * x).sum() + value(ar.L2(0.5), weight) + value(ar.L1(1.0), x)
+
+    np.testing.assert_array_equal(torch.func.grad(loss)(x).detach().numpy(), [3.0, -2.0])
+    np.testing.assert_array_equal(torch.func.jvp(loss, (x,), (x,))[1].detach().numpy(), -5.0)
+    loss(x).backward()
+    assert weight.grad is not None
+    np.testing.assert_array_equal(weight.grad.numpy(), [3.0, 1.0])

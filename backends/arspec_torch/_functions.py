@@ -5,6 +5,7 @@ differentiates the core's gradient.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 
@@ -36,10 +37,10 @@ def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, kno
 
 def evaluate(penalty: Penalty, x: Tensor, mask: Tensor | None, axes: Axes) -> Tensor:
     """Return the penalty of x, which autograd can differentiate."""
-    # Under torch.func even a constant needs the form of `_Value`; Function.apply asks the same question.
-    is_eager = not torch._C._are_functorch_transforms_active() and _plain.is_shared(x)
-    if is_eager and unpack_dual(x).tangent is None and (mask is None or _plain.is_shared(mask)):
-        return _EagerValue.apply(x, mask, penalty, axes)  # pyright: ignore[reportReturnType]
+    if _plain.is_shared(x) and unpack_dual(x).tangent is None and (mask is None or _plain.is_shared(mask)):
+        # Under torch.func torch refuses this form, even of a constant; what else goes wrong does so below, too.
+        with suppress(RuntimeError):
+            return _EagerValue.apply(x, mask, penalty, axes)  # pyright: ignore[reportReturnType]
     return _apply(_Value, x, mask, penalty, axes)
 
 
