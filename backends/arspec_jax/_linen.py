@@ -104,7 +104,7 @@ def _is_reshaped(arrays: Mapping[str, Any], module: nn.Module) -> bool:
 def _listed(watch: Watch, arrays: Mapping[str, Any], traced: Trace) -> list[Part]:
     """List the layers, and the tensors that `site` names in their code."""
     parts = with_reasons(_parts(watch.ran, arrays), watch.without_weights)
-    return [*parts, *named_parts(traced, {part.path for part in parts})]
+    return [*parts, *named_parts(traced, {*watch.ran, *(part.path for part in parts)})]
 
 
 def _parts(ran: Mapping[str, Ran], arrays: Mapping[str, Any]) -> list[Part]:
