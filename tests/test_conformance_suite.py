@@ -121,7 +121,7 @@ def test_a_right_engine_conforms() -> None:
 def test_our_adapters_pass_the_smoke_test(name: str) -> None:
     found = results(ADAPTERS[name], profile="smoke")
     assert failures(found) == []
-    assert len({result.clause for result in found if result.status == PASS}) > 40
+    assert len({result.clause for result in found if result.status == PASS}) > 25
 
 
 def test_torch_conforms() -> None:
