@@ -36,7 +36,9 @@ def conformance(
     def made() -> Adapter:
         if isinstance(adapter, str):
             return load_adapter(adapter)
-        return adapter() if isinstance(adapter, type) or not hasattr(adapter, "modes") else adapter
+        if not isinstance(adapter, type) and isinstance(adapter, Adapter):
+            return adapter
+        return adapter()
 
     class Conformance:
         """Every clause, for one adapter."""

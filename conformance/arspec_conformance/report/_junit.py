@@ -18,7 +18,7 @@ def junit(document: Mapping[str, Any]) -> str:
             "skipped": sum(KINDS.get(cell["status"]) == "skipped" for cell in cells),
             "errors": int(bool(result["error"] or result["not_run"])),
         }
-        suite = ElementTree.SubElement(root, "testsuite", name=result["backend"], **_texts(counts))
+        suite = ElementTree.SubElement(root, "testsuite", {"name": result["backend"], **_texts(counts)})
         for cell in cells:
             _case(suite, result["backend"], cell)
         if result["error"] or result["not_run"]:
