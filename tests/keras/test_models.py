@@ -1,5 +1,6 @@
 """A Spec attached to Keras models: the values and gradients of the reference, in every trainer."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,19 @@ MODELS = pytest.mark.parametrize("make", [sequential, functional, Subclassed])
 # torch.compile takes minutes for what one architecture shows.
 JITTED = [sequential] if keras.backend.backend() == "torch" else [sequential, functional, Subclassed]
 STEPS = [(make, False) for make in (sequential, functional, Subclassed)] + [(make, True) for make in JITTED]
+
+
+@pytest.fixture(autouse=True)
+def room_for_keras_own_frames() -> Iterator[None]:
+    """torch.compile keeps eight versions of a function; Keras' Layer.forward needs one per layer and shape."""
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=64):
+        yield
 
 
 @MODELS
