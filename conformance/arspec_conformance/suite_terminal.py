@@ -49,7 +49,7 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
     """Print what a report says: clauses by tier and mode, failures, facts, the verdict."""
     ran = [result for result in document["results"] if result["cells"]]
     if ran:
-        console.print(_tiers(ran, document["device"]), width=max(console.width, 120))
+        console.print(_tiers(ran, document["device"]))
     failures = [(r["backend"], cell) for r in ran for cell in r["cells"] if cell["status"] == "FAIL"]
     for backend, cell in failures[:SHOWN_FAILURES]:
         where = f"{cell['clause']} on {backend}, {cell['mode']}, {cell['dtype']}"
@@ -68,14 +68,14 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
 
 
 def _tiers(results: Sequence[Mapping[str, Any]], device: str) -> Table:
-    title = f"Clauses by tier and mode on {device}: passed / asked"
+    title = f"Clauses that hold on {device}, by tier and mode; of how many, where not all do"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("backend", no_wrap=True)
     table.add_column("mode", no_wrap=True)
     tiers = [t for t in TIERS if any(cell["tier"] == t for r in results for cell in r["cells"])]
     for tier in tiers:
-        table.add_column(tier, justify="right")
-    table.add_column("numbers compared", justify="right")
+        table.add_column(tier, justify="right", no_wrap=True)
+    table.add_column("compared", justify="right", no_wrap=True)
     for result in results:
         for mode in dict.fromkeys(cell["mode"] for cell in result["cells"]):
             cells = [cell for cell in result["cells"] if cell["mode"] == mode]
@@ -89,7 +89,7 @@ def _passed(cells: Sequence[Mapping[str, Any]]) -> str:
     passed = sum(cell["status"] in ("PASS", "QUALITY") for cell in asked)
     if not asked:
         return "-"
-    return f"{passed}/{len(asked)}" if passed == len(asked) else f"[red]{passed}/{len(asked)}[/]"
+    return str(passed) if passed == len(asked) else f"[red]{passed}/{len(asked)}[/]"
 
 
 def _show_result(console: Console, result: Mapping[str, Any]) -> None:
@@ -147,15 +147,11 @@ def _numbers(shown: Mapping[str, Any]) -> str:
 
 def show_kills(console: Console, document: Mapping[str, Any]) -> None:
     """Print the kill matrix, and what survived or was a false alarm."""
-    table = Table(title="Which clauses find which planted fault", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("backend", "fault", "verdict", "the first clause of each tier that finds it"):
-        table.add_column(heading, no_wrap=True)
+    console.print("Which clauses, the first of each tier, find which planted fault:", style="bold")
     for result in document["results"]:
         for row in result["rows"]:
-            bad = row["verdict"] in ("SURVIVED", "FALSE ALARM")
-            verdict = f"[red]{row['verdict']}[/]" if bad else row["verdict"]
-            table.add_row(result["backend"], row["fault"], verdict, ", ".join(row["killers"].values()))
-    console.print(table, width=max(console.width, 160))
+            found = ", ".join(row["killers"].values())
+            console.print(f"{result['backend']:<16} {row['fault']:<26} {row['verdict']:<12} {found}", markup=False)
     for result in document["results"]:
         for row in result["rows"]:
             if row["verdict"] in ("SURVIVED", "FALSE ALARM"):
