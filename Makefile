@@ -26,7 +26,7 @@ unit: $(SETUP)
 keras: $(SETUP)
 	failed=; for backend in $(KERAS_BACKENDS); do \
 	  echo "Keras on $$backend"; \
-	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/keras || failed="$$failed $$backend"; \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/keras -n 2 --dist loadfile || failed="$$failed $$backend"; \
 	done; test -z "$$failed" || { echo "Keras failed on$$failed"; exit 1; }
 
 $(SETUP): pyproject.toml constraints.txt
