@@ -362,6 +362,24 @@ def nnx_directions() -> tuple[Any, Any]:
     return model, model
 
 
+def of_directions(gradients: Any) -> dict[str, Array]:
+    """Return the gradients of both directions as the reference orders them, by path."""
+    if "params" in gradients:
+        cells = [gradients["params"][f"LSTMCell_{index}"] for index in (0, 1)]
+        found = [linen_cell(lstm())[2](cell) for cell in cells]
+    else:
+        cells = [gradients["rnn"][f"{direction}_rnn"]["cell"] for direction in ("forward", "backward")]
+        found = [
+            {
+                "kernel": cell["dense_i"]["kernel"][...],
+                "recurrent_kernel": cell["dense_h"]["kernel"][...],
+                "bias": cell["dense_h"]["bias"][...],
+            }
+            for cell in cells
+        ]
+    return {f"{d}/{k}": g for d, part in zip(("forward", "backward"), found, strict=True) for k, g in part.items()}
+
+
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "padded"])
 @pytest.mark.parametrize("make", [linen_directions, nnx_directions])
 def test_the_directions_of_a_bidirectional_layer(make: Callable[[], tuple[Any, Any]], lengths: Array | None) -> None:
@@ -376,8 +394,17 @@ def test_the_directions_of_a_bidirectional_layer(make: Callable[[], tuple[Any, A
     kwargs: dict[str, Any] = {} if lengths is None else {"seq_lengths": jnp.asarray(lengths)}
     mask = None if lengths is None else layers.mask_of_lengths(lengths, TIME)
     wanted = layers.Network({"rnn": both_directions()}).penalties(ar.Spec(rules), x, mask=mask)
-    output, penalties = arspec_jax.attach(attached, ar.Spec(rules))(argument, jnp.asarray(x), **kwargs)
+    forward = arspec_jax.attach(attached, ar.Spec(rules))
+
+    def total(argument: Any, x: Any) -> Any:
+        output, penalties = forward(argument, x, **kwargs)
+        return penalties.total(), (output, penalties)
+
+    grad = jax.grad if isinstance(attached, nn.Module) else nnx.grad
+    gradients, (output, penalties) = grad(total, has_aux=True)(argument, jnp.asarray(x))
     assert output.shape == (BATCH, TIME, 2 * UNITS)
     assert sorted(penalties) == sorted(wanted.values)
     for key, number in wanted.values.items():
         close(penalties[key], number, key)
+    for path, gradient in of_directions(gradients).items():
+        close(gradient, wanted.gradients[f"rnn/{path}"], f"gradient of {path}")
