@@ -25,6 +25,7 @@ from reference_layers import (
     VOLUME,
     Array,
     attention,
+    batch_normalization,
     convolution,
     depthwise,
     random,
@@ -363,3 +364,37 @@ def test_every_placement(name: str, framework: str) -> None:
 def close(got: Any, wanted: Any, what: str) -> None:
     scale = float(np.max(np.abs(wanted), initial=0.0)) + 1.0
     np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=ROUNDINGS * scale, err_msg=what)
+
+
+@pytest.mark.parametrize("framework", ["nnx", "linen"])
+def test_batch_normalization_with_its_running_statistics(framework: str) -> None:
+    reference, x = batch_normalization(), jnp.asarray(SEQUENCE)
+    statistics = {"mean": jnp.asarray(reference.moving_mean), "var": jnp.asarray(reference.moving_variance)}
+    weights = {
+        name: jnp.asarray(reference.parameters()[ours]) for name, ours in (("scale", "scale"), ("bias", "shift"))
+    }
+    options: dict[str, Any] = {"use_running_average": True, "epsilon": 1e-3}
+    if framework == "nnx":
+        layer: Any = flax(nnx.BatchNorm, FEATURES, **options)()
+        layer.mean, layer.var = (nnx.BatchStat(array) for array in statistics.values())  # float32 otherwise
+        layer.scale, layer.bias = (nnx.Param(array) for array in weights.values())
+        model: Any = Nnx(layer, plain, same)
+        attached, argument, grad = model, model, nnx.grad
+    else:
+        attached, grad = Linen(flax(nn.BatchNorm, **options), plain, same), jax.grad
+        argument = {"params": {"layer": weights}, "batch_stats": {"layer": statistics}}
+    placements = ("input", "output", "scale", "shift")
+    spec = ar.Spec([ar.Rule(ar.PseudoHuber(0.2, delta=0.5), layer="layer", placement=name) for name in placements])
+    wanted = layers.Network({"layer": reference}).penalties(spec, SEQUENCE)
+    forward = arspec_jax.attach(attached, spec)
+
+    def total(argument: Any) -> Any:
+        _, penalties = forward(argument, x)
+        return penalties.total(), penalties
+
+    grads, penalties = grad(total, has_aux=True)(argument)
+    for key, number in wanted.values.items():
+        close(penalties[key], number, key)
+    found = grads["layer"] if framework == "nnx" else grads["params"]["layer"]
+    for theirs, ours in (("scale", "scale"), ("bias", "shift")):
+        close(_array(found[theirs]), wanted.gradients[f"layer/{ours}"], ours)
