@@ -13,6 +13,7 @@ from typing import Any
 from arspec._errors import SpecError, UnsupportedError, did_you_mean
 from arspec._rule import Rule
 from arspec._spec import Spec
+from arspec._table import aligned
 from arspec.penalties._custom import uses_autodiff
 
 
@@ -89,8 +90,7 @@ class Sites(Sequence[Site]):
                     "-" if site.value is None else f"{site.value:.6g}",
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return aligned(rows)
 
     def with_results(self, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, float]) -> "Sites":
         """Return the sites with the shapes and values of a forward pass, by key."""

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 
 from arspec._errors import SpecError, UnsupportedError
+from arspec._placements import ACTIVATIONS
+from arspec._rule import Rule
+from arspec._spec import Spec
+from arspec._table import aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,7 @@ class Statistics(Sequence[SiteStatistics]):
             shown = (f"{site.mean:.6g}", f"{site.zeros:.2%}", f"{site.dead} of {site.units}")
             hoyer = "-" if site.hoyer is None else f"{site.hoyer:.4f}"
             rows.append((site.layer, site.placement, str(site.units), str(site.count), *shown, hoyer))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return aligned(rows)
 
     def to_document(self) -> list[dict[str, Any]]:
         """Return plain lists, dicts and numbers, as JSON writes them; what is not finite is None."""
@@ -94,6 +97,19 @@ class Statistics(Sequence[SiteStatistics]):
             axes.set_xlabel("mean activation of a unit")
             axes.set_ylabel("units")
         return figure
+
+
+def rules_at_activations(spec: Spec) -> list[Rule]:
+    """Return the rules that say where to look.
+
+    Raises
+    ------
+    SpecError: there is none.
+    """
+    rules = [rule for rule in spec.rules if rule.placement in ACTIVATIONS]
+    if not rules:
+        raise SpecError("no rule of the spec is at an activation, so there is nothing to look at.")
+    return rules
 
 
 class _Sums:

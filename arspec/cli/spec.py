@@ -8,6 +8,7 @@ import typer
 
 import arspec
 from arspec import dialects
+from arspec._table import aligned
 from arspec.cli._output import Exit, err, out, print_json, stop
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -148,5 +149,4 @@ def _table(spec: arspec.Spec) -> str:
         mean_over = rule.mean_over_document()
         averaged = mean_over if isinstance(mean_over, str) else ", ".join(mean_over) or "(sum)"
         rows.append((rule.layer, rule.placement, repr(rule.penalty), averaged))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return aligned(rows)

@@ -8,8 +8,7 @@ import numpy as np
 
 from arspec import Spec, SpecError
 from arspec._axes import resolve_axes
-from arspec._placements import ACTIVATIONS
-from arspec._statistics import Accumulator, Statistics
+from arspec._statistics import Accumulator, Statistics, rules_at_activations
 from arspec_jax._forward import Forward
 from arspec_jax._sequences import Seen
 
@@ -51,10 +50,7 @@ def statistics(forward: Forward, model: Any, data: Iterable[Any], spec: Spec | N
     """
     if not isinstance(forward, Forward):
         raise SpecError(f"forward is a {type(forward).__name__}; expected what arspec_jax.attach returned.")
-    chosen = forward.spec if spec is None else spec
-    rules = [rule for rule in chosen.rules if rule.placement in ACTIVATIONS]
-    if not rules:
-        raise SpecError("no rule of the spec is at an activation, so there is nothing to look at.")
+    rules = rules_at_activations(forward.spec if spec is None else spec)
     seen, count = Accumulator(), 0
     for batch in [data] if hasattr(data, "shape") or isinstance(data, Mapping) else data:
         args, kwargs = _arguments(batch)

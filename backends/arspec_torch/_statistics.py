@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from arspec import Site, Spec, SpecError
 from arspec._axes import resolve_axes
-from arspec._placements import ACTIVATIONS
 from arspec._sites import unfired
-from arspec._statistics import Accumulator, Statistics
+from arspec._statistics import Accumulator, Statistics, rules_at_activations
 from arspec_torch._attach import find_sites, inside, slow_paths
 from arspec_torch._layout import Layout
 from arspec_torch._source import Call, Captured, Source, whole
@@ -82,10 +81,7 @@ def statistics(
 def _rules(spec: Any) -> list[Any]:
     if not isinstance(spec, Spec):
         raise SpecError(f"spec={spec!r}; expected a Spec, or a model that one is attached to.")
-    rules = [rule for rule in spec.rules if rule.placement in ACTIVATIONS]
-    if not rules:
-        raise SpecError("no rule of the spec is at an activation, so there is nothing to look at.")
-    return rules
+    return rules_at_activations(spec)
 
 
 def _each_place_once(sites: Iterable[Site]) -> list[Site]:
