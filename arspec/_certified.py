@@ -45,8 +45,6 @@ def _sum(penalty: Any, flat: Array, block: int, xp: Namespace, axes: Axes) -> tu
     """Return the sum of the terms and a relative bound between it and that of any other order."""
     lift = xp.narrow if penalty.exact else xp.lift
     size, total = int(flat.shape[0]), 0.0
-    if size <= block:
-        return xp.unordered_sum(penalty.terms(lift(flat), xp=xp, axes=axes)), 4.0 * (size + 9) * UNIT
     for start in range(0, size, block):
         row = lift(cut(flat, 0, start, min(start + block, size)))
         total += xp.unordered_sum(penalty.terms(row, xp=xp, axes=axes))

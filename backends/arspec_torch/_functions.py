@@ -31,7 +31,7 @@ def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, kno
     found = _plain.small_gradient(penalty, x, cotangent, axes, known=known)
     if found is not None:
         return found
-    xp = XP if _plain.array_of(cotangent) is not None else WHOLE
+    xp = XP if _plain.is_readable(cotangent) else WHOLE
     return _evaluate.gradient(penalty, x, cotangent, xp=xp, axes=axes)
 
 

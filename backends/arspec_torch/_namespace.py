@@ -1,6 +1,5 @@
 """The core's operations on torch tensors."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -36,12 +35,12 @@ class TorchNamespace(Namespace):
         return BoundedTorchNamespace(dtype)
 
     def block_size(self, x: Tensor) -> int | None:
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or _plain.array_of(x) is None:
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or not _plain.is_readable(x):
             return None
         return BLOCK if torch.get_num_threads() == 1 else THREADED_BLOCK
 
     def unordered_block(self, x: Tensor) -> int | None:
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or _plain.array_of(x) is None:
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or not _plain.is_readable(x):
             return None
         return BLOCK
 
@@ -56,9 +55,9 @@ class TorchNamespace(Namespace):
 
     def sign(self, x: Tensor) -> Tensor:
         # A comparison with NaN takes torch ten times as long as a product and a clamp, which keeps NaN.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype not in HUGE:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype not in _plain.HUGE:
             return super().sign(x)
-        return torch.clamp(x * HUGE[x.dtype], -1.0, 1.0)
+        return torch.clamp(x * _plain.HUGE[x.dtype], -1.0, 1.0)
 
     def halve(self, x: Tensor, axis: int) -> Tensor:
         array = _plain.array_of(x) if x.numel() <= _plain.SMALL and x.dtype is torch.float64 else None
@@ -107,11 +106,8 @@ class TorchNamespace(Namespace):
         return torch.cat(parts, dim=axis)
 
     def flush(self, x: Tensor, smallest: float) -> Tensor:
-        # One kernel instead of three; hardshrink keeps |x| > bound and NaN, but has derivative 0 at 0.
-        if torch.is_grad_enabled():
-            return super().flush(x, smallest)
-        largest_subnormal = math.nextafter(smallest, 0.0) if x.dtype is torch.float64 else smallest - 2.0**-149
-        return torch.nn.functional.hardshrink(x, largest_subnormal)
+        # One kernel instead of three, where its derivative does not matter.
+        return super().flush(x, smallest) if torch.is_grad_enabled() else _plain.flush_in_torch(x, smallest)
 
     def stop_gradient(self, x: Tensor) -> Tensor:
         return x.detach()
@@ -124,9 +120,6 @@ def exact_residual(x: Tensor, root: Tensor) -> Tensor:
     low = root - high
     return ((x - high * high) - 2 * high * low) - low * low
 
-
-# Times this, the smallest normal number is above 1.
-HUGE = {torch.float32: 2.0**127, torch.float64: 2.0**1023}
 
 # Larger than NumPy's: the operations of torch cost more to start.
 BLOCK = 1 << 16

@@ -33,18 +33,26 @@ class QuickNumpyNamespace(NumpyNamespace):
         return float(np.add.reduce(x, dtype=np.float64, axis=None))
 
     def flush(self, x: np.ndarray, smallest: float) -> np.ndarray:
-        # One kernel of torch instead of five of NumPy; it keeps what is larger, and NaN.
+        # One kernel of torch instead of five of NumPy.
         if not x.flags.writeable:  # which torch warns of
             return super().flush(x, smallest)
-        below = math.nextafter(smallest, 0.0) if x.dtype == np.float64 else smallest - 2.0**-149
-        return torch.nn.functional.hardshrink(torch.from_numpy(x), below).numpy()
+        return flush_in_torch(torch.from_numpy(x), smallest).numpy()
 
     def sign(self, x: np.ndarray) -> np.ndarray:
         # np.sign takes five times as long; a normal number times this is beyond 1, and NaN stays.
         return np.clip(x * HUGE[x.dtype.type], -1, 1)
 
 
-HUGE = {np.float32: np.float32(2.0**127), np.float64: 2.0**1023}
+# Times this, the smallest normal number is above 1.
+HUGE: dict[Any, float] = {np.float32: 2.0**127, np.float64: 2.0**1023}
+HUGE |= {torch.float32: HUGE[np.float32], torch.float64: HUGE[np.float64]}
+
+
+def flush_in_torch(x: Tensor, smallest: float) -> Tensor:
+    """Replace subnormal numbers by 0 in one kernel; NaN stays, but the derivative at 0 becomes 0."""
+    largest_subnormal = math.nextafter(smallest, 0.0) if x.dtype is torch.float64 else smallest - 2.0**-149
+    return torch.nn.functional.hardshrink(x, largest_subnormal)
+
 
 NUMPY = QuickNumpyNamespace()
 
@@ -54,10 +62,9 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def array_of(x: Tensor) -> np.ndarray | None:
     """Return the memory of x, half precision widened to float32; None where torch must do the work.
 
-    None under torch.compile, tracing, vmap and make_fx, for subclasses, and
-    where autograd records what is done with x.
+    None where `is_readable` says no.
     """
-    if (x.requires_grad and torch.is_grad_enabled()) or not is_shared(x):
+    if not is_readable(x):
         return None
     try:
         return _memory(x)
@@ -68,6 +75,14 @@ def array_of(x: Tensor) -> np.ndarray | None:
 def _memory(x: Tensor) -> np.ndarray:
     x = x.detach()
     return (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
+
+
+def is_readable(x: Tensor) -> bool:
+    """Return whether x is shared, and autograd does not record what is done with it.
+
+    It is not under torch.compile, tracing, vmap and make_fx, and for subclasses.
+    """
+    return not (x.requires_grad and torch.is_grad_enabled()) and is_shared(x)
 
 
 def is_shared(x: Tensor) -> bool:
