@@ -9,6 +9,7 @@ from arspec._errors import SpecError, did_you_mean, unknown
 ACTIVATION_AXES = ("batch", "time", "depth", "height", "width", "feature")
 KERNEL_AXES = ("input", "output")
 AXIS_NAMES = ACTIVATION_AXES + KERNEL_AXES
+SPATIAL_AXES = {1: "time", 2: "height width", 3: "depth height width"}  # by how many a convolution moves along
 SHORTHANDS = {"sum": (), "batchmean": ("batch",)}
 MEAN = "mean"
 NUMERICS = ("identical", "bounded")

@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from arspec._axes import SPATIAL_AXES
 from arspec._errors import SpecError
 from arspec.layers._functions import activate, activation_gradient, require_function
 from arspec.layers._layer import Array, Record, ReferenceLayer, leading_mask, over_leading, require_shape
-from arspec.layers._windows import SPATIAL_AXES, Padding, Windows
+from arspec.layers._windows import Padding, Windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

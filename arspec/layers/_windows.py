@@ -20,7 +20,6 @@ from arspec._errors import SpecError, UnsupportedError
 
 Array = np.ndarray
 Padding = str | tuple[tuple[int, int], ...]
-SPATIAL_AXES = {1: "time", 2: "height width", 3: "depth height width"}
 
 
 @dataclass(frozen=True, slots=True)

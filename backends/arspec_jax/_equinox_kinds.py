@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
+from arspec._axes import SPATIAL_AXES
 from arspec_jax import _cells, _roles
 from arspec_jax._function import KERNEL_NAMES
 from arspec_jax._roles import PROJECTIONS, Role, kernel_and_bias, scale_and_shift, transposed, update_first
@@ -56,8 +57,8 @@ def step_placements(layer: Any) -> tuple[str, ...]:
 
 def axes_of(layer: Any) -> str | None:
     """Return the names of the axes of a layer's input and result for one example, or None for the default ones."""
-    if isinstance(layer, _CONVOLUTIONS) and layer.num_spatial_dims in _roles.SPATIAL:
-        return f"feature {_roles.SPATIAL[layer.num_spatial_dims]}"
+    if isinstance(layer, _CONVOLUTIONS) and layer.num_spatial_dims in SPATIAL_AXES:
+        return f"feature {SPATIAL_AXES[layer.num_spatial_dims]}"
     return "time feature" if isinstance(layer, eqx.nn.MultiheadAttention) else None
 
 
@@ -95,13 +96,13 @@ def _convolution(count: int, channels: int | None) -> dict[str, Role]:
 
     With a group per channel the weight is (channels · M, 1, spatial), to a penalty (channels, M, spatial).
     """
-    if count not in _roles.SPATIAL:
+    if count not in SPATIAL_AXES:
         return {}
-    kernel = Role(("weight",), f"output input {_roles.SPATIAL[count]}", count + 2)
+    kernel = Role(("weight",), f"output input {SPATIAL_AXES[count]}", count + 2)
     if channels is not None:
         kernel = Role(
             ("weight",),
-            f"input output {_roles.SPATIAL[count]}",
+            f"input output {SPATIAL_AXES[count]}",
             count + 2,
             lambda arrays: jnp.reshape(arrays[0], (channels, -1, *arrays[0].shape[2:])),
         )

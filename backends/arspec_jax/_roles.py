@@ -6,10 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from arspec._axes import SPATIAL_AXES
+
 Array = Any
 Has = Callable[[str], bool]
 
-SPATIAL = {1: "time", 2: "height width", 3: "depth height width"}
 PROJECTIONS = ("query", "key", "value")
 
 
@@ -83,7 +84,7 @@ def depthwise(groups: int) -> Callable[[Sequence[Array]], Array]:
 
 def spatial_axes(count: int, order: str) -> str | None:
     """Name the axes of a convolution's kernel: "input output" behind the spatial ones, or None."""
-    return f"{SPATIAL[count]} {order}" if count in SPATIAL else None
+    return f"{SPATIAL_AXES[count]} {order}" if count in SPATIAL_AXES else None
 
 
 def scale_and_shift(rank: int, scale: str = "scale", shift: str = "bias") -> dict[str, Role]:

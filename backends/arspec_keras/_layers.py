@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 from arspec import Layer
+from arspec._axes import SPATIAL_AXES
 from arspec_keras._recurrent import ALL_STEPS, is_walked, steps_of
 from arspec_keras._weights import is_attention, weights_of
 
-_SPATIAL = {3: "time", 4: "height width", 5: "depth height width"}
 _RUNS_IN_A_LOOP = (keras.layers.RNN, keras.layers.TimeDistributed)
 _FOREIGN_CELL = (
     "its cell is a {cell}, whose steps are known to itself alone; they have names in layers over an LSTMCell, "
@@ -154,6 +154,6 @@ def _rematerialized(layer: keras.Layer) -> str:
 
 def activation_axes(layer: keras.Layer, rank: int) -> str | None:
     """Return the names of the axes of an activation, or None for the channels-last ones."""
-    if getattr(layer, "data_format", None) == "channels_first" and rank in _SPATIAL:
-        return f"batch feature {_SPATIAL[rank]}"
+    if getattr(layer, "data_format", None) == "channels_first" and rank - 2 in SPATIAL_AXES:
+        return f"batch feature {SPATIAL_AXES[rank - 2]}"
     return None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from arspec._axes import SPATIAL_AXES
 
-_CONVOLUTIONS = {3: "time", 4: "height width", 5: "depth height width"}
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 _PROJECTIONS = ("query", "key", "value", "output")
 
@@ -120,10 +120,10 @@ def kernel_axes(layer: keras.Layer, shape: tuple[int, ...]) -> str | None:
     if rank == 2:
         return "input output"
     size = getattr(layer, "kernel_size", None)
-    if not isinstance(size, tuple) or len(size) != rank - 2 or rank not in _CONVOLUTIONS:
+    if not isinstance(size, tuple) or len(size) != rank - 2 or rank - 2 not in SPATIAL_AXES:
         return None
     last = "output input" if "Transpose" in type(layer).__name__ else "input output"
-    return f"{_CONVOLUTIONS[rank]} {last}"
+    return f"{SPATIAL_AXES[rank - 2]} {last}"
 
 
 def _of_cell(cell: Any) -> Iterator[tuple[str, Weight | str]]:

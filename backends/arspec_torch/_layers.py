@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from arspec import Layer
+from arspec._axes import SPATIAL_AXES
 from arspec_torch import _attention, _recurrent
 from arspec_torch._activations import Activation, Unknown
 from arspec_torch._native import ActivityRegularization
 from arspec_torch._source import Found, Source, input_of, named_inside, output_of, parameter, transformed
 
-_SPATIAL = {1: "time", 2: "height width", 3: "depth height width"}
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -158,7 +158,7 @@ def _affine(path: str, name: str, kind: str, module: Any, activation_of: Finder 
 def channel_axes(module: nn.Module) -> str | None:
     """Return the axes of what a convolution gives; those of a Linear go by their rank."""
     rank = _spatial_rank(module, {**_CONVOLUTIONS, **_TRANSPOSED})
-    return None if rank is None else f"batch feature {_SPATIAL[rank]}"
+    return None if rank is None else f"batch feature {SPATIAL_AXES[rank]}"
 
 
 def _spatial_rank(module: nn.Module, table: Mapping[type[nn.Module], int]) -> int | None:
@@ -170,8 +170,8 @@ def _kernel(name: str, module: Any) -> Source:
         return parameter(module, name, "weight", "output input")
     transposed = _spatial_rank(module, _TRANSPOSED)
     if transposed is not None:
-        return parameter(module, name, "weight", f"input output {_SPATIAL[transposed]}")
-    spatial = _SPATIAL[_spatial_rank(module, _CONVOLUTIONS) or 1]
+        return parameter(module, name, "weight", f"input output {SPATIAL_AXES[transposed]}")
+    spatial = SPATIAL_AXES[_spatial_rank(module, _CONVOLUTIONS) or 1]
     if module.groups == module.in_channels > 1:
         # A depthwise convolution: per channel its own kernel, (input, output per channel).
         by_channel = partial(_by_channel, channels=module.in_channels)
