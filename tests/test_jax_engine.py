@@ -222,3 +222,21 @@ def test_jax_alone_is_enough() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_eager_gradients_trace_the_formula_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace takes ten times as long as the gradient itself."""
+    traced: list[Any] = []
+    gradient = arspec_jax._engine._evaluate.gradient
+    monkeypatch.setattr(
+        arspec_jax._engine._evaluate,
+        "gradient",
+        lambda *given, **options: traced.append(0) or gradient(*given, **options),
+    )
+    ask = jax.grad(of(ar.L1(0.3125), mean_over=("batch",)))  # a coefficient of its own: nothing of it is kept
+    ask(jnp.ones((3, 5)))
+    assert traced
+    traced.clear()
+    for number in range(3):
+        ask(jnp.asarray(np.full((3, 5), number, np.float32)))
+    assert not traced
