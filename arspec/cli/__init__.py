@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "spec", "identity", "conformance", "traps")
+COMMANDS = ("demo", "spec", "identity", "conformance", "traps", "doctor")
 NEEDED = ("typer", "rich")
 
 
