@@ -55,6 +55,31 @@ def test_every_site_over_batches(x: Tensor) -> None:
     assert len(str(found).splitlines()) == 4
 
 
+class Functional(nn.Module):
+    """Its activation function is a call, which a trace finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(FEATURES, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.hidden(x))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_activation_that_is_a_call_is_found_in_an_attached_model(x: Tensor, own: bool) -> None:
+    torch.manual_seed(0)
+    network = Functional()
+    spec = ar.Spec([rule("output", "hidden")])
+    plain = arspec_torch.statistics(network, x, spec)
+    penalties = arspec_torch.attach(network, spec)
+    classes = [type(module) for module in network.modules()]
+    assert repr(arspec_torch.statistics(network, x, None if own else spec)) == repr(plain)
+    assert [type(module) for module in network.modules()] == classes
+    network(x)
+    assert penalties.total() > 0
+
+
 def test_the_model_is_left_as_it_was(x: Tensor) -> None:
     network = model()
     network[3].eval()

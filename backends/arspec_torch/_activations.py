@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from arspec import SpecError
 from arspec_torch._source import inner, named_inside
+from arspec_torch._watch import own_classes
 
 _FUNCTIONS = (
     *(F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.softplus, F.softsign),
@@ -142,7 +143,9 @@ class ActivationFinder:
         if any(_has_hooks(module) for module in self._model.modules() if not _is_leaf(module)):
             return None
         try:
-            return _Tracer().trace(self._model)
+            # Statistics look at models that are attached already: a penalty cannot run on symbols.
+            with own_classes(self._model):
+                return _Tracer().trace(self._model)
         except Exception:  # a forward that cannot be traced may raise anything
             return None
 

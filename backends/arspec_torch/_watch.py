@@ -6,6 +6,8 @@ module are made of its own class and given a new one.
 """
 
 import copyreg
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -36,6 +38,19 @@ def unwatch(module: nn.Module) -> None:
         )
     module.__class__ = type(module).__bases__[0]
     del module.__dict__[_OWNER]
+
+
+@contextmanager
+def own_classes(model: nn.Module) -> Iterator[None]:
+    """Let the modules of a model run inside of `with` as if nobody watched them."""
+    watched = [(module, type(module)) for module in model.modules() if _MARK in vars(type(module))]
+    for module, cls in watched:
+        module.__class__ = cls.__bases__[0]
+    try:
+        yield
+    finally:
+        for module, cls in watched:
+            module.__class__ = cls
 
 
 def owner_of(module: nn.Module) -> Any:
