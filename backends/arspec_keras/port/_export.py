@@ -1,0 +1,90 @@
+"""`export`: a Keras model as a bundle."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+import keras
+from arspec import Spec, SpecError
+from arspec.port import Bundle, PortedSite
+from arspec.port._probe import make_probe, measure, perturbed, summary
+from arspec_keras._extract import extract
+from arspec_keras.port._layers import Constant
+from arspec_keras.port._read import read_model
+from arspec_keras.port._twin import Twin
+
+
+def export(
+    model: keras.Model, /, spec: Spec | None = None, *, progress: Callable[[str], None] = lambda _: None
+) -> Bundle:
+    """Return a Keras model as a bundle: graph, weights, rules, and the evidence of a certificate.
+
+    Parameters
+    ----------
+    model : a built Sequential or functional model.
+    spec : the rules; those that the model carries (`arspec_keras.extract`) by default.
+    progress : is told what is being measured.
+
+    Returns
+    -------
+    A `Bundle`, to be written with `arspec.port.write_bundle`. The model is not changed.
+
+    Raises
+    ------
+    SpecError: the model is none, or is not built, or a rule matches nothing.
+    UnsupportedError: a layer, a setting or a regularizer cannot be ported exactly; it is named.
+
+    Notes
+    -----
+    Evidence is measured in float64, at weights where those whose entries are all alike (fresh
+    biases and statistics) are moved apart, without dropout.
+    """
+    if not isinstance(model, keras.Model):
+        raise SpecError(f"model is a {type(model).__name__}; expected a keras.Model.")
+    if not model.built:
+        raise SpecError(f"model {model.name!r} is not built, so it has no weights yet. Call it on some data first.")
+    rules = extract(model) if spec is None else spec
+    progress("reading the model")
+    reading = read_model(model)
+    weights = {path: _array(variable) for path, variable in reading.variables.items()}
+    twin = Twin(model, rules, perturbed(weights))
+    shapes = [(5, *_sizes(tensor)) for tensor in model.outputs]
+    probe = make_probe(reading.graph, shapes)
+    if any(None in shape for shape in shapes):
+        found = twin.outputs(probe.inputs["a"], training=False)
+        probe = make_probe(reading.graph, [each.shape for each in found])
+    evidence: dict[str, Any] = {}
+    for name, array in measure(twin, probe):
+        progress(name)
+        evidence[name] = summary(array)
+    for path, array in twin.trace(probe.inputs["b"]):
+        evidence[f"trace/{path}"] = summary(array)
+    position = {id(rule): index for index, rule in enumerate(rules.rules)}
+    sites = tuple(PortedSite(site.key, position[id(site.rule)], site.layer, site.rule.placement) for site in twin.sites)
+    return Bundle(reading.graph, rules, sites, weights, probe, evidence, _environment(), exact=True)
+
+
+def _sizes(tensor: Any) -> tuple[Any, ...]:
+    return tuple(tensor.shape[1:])
+
+
+def _array(variable: Any) -> np.ndarray:
+    if isinstance(variable, Constant):
+        return variable.array
+    array = keras.ops.convert_to_numpy(variable)
+    return array.astype(np.float32) if array.dtype.name not in ("float64", "float32", "float16") else array
+
+
+def _environment() -> dict[str, str]:
+    packages = ("keras", "tensorflow", "numpy", "arspec")
+    found = {name: _version(name) for name in packages}
+    return {"framework": "keras", "backend": keras.backend.backend(), "dtype": "float64"} | found
+
+
+def _version(name: str) -> str:
+    try:
+        return version("tensorflow-cpu" if name == "tensorflow" else name)
+    except ImportError:
+        return "unknown"

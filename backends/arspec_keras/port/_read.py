@@ -1,0 +1,227 @@
+"""Reading a Keras model: its graph, and which variable is which canonical weight."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import Any
+
+import keras
+from arspec import SpecError, UnsupportedError
+from arspec.port._graph import Graph, Input, Node, Reference, require_name
+from arspec.port._kinds import Embedding, Kind
+from arspec_keras.port._layers import read_layer, read_operation
+
+
+@dataclass(slots=True)
+class Reading:
+    """A graph, and by path "layer/role" the variable that holds each weight."""
+
+    graph: Graph
+    variables: dict[str, Any] = field(default_factory=dict)
+
+
+def read_model(model: keras.Model) -> Reading:
+    """Return the graph of a built Sequential or functional model, and its variables.
+
+    Raises
+    ------
+    UnsupportedError: the model is subclassed, or a layer has no exact counterpart; named.
+    """
+    variables: dict[str, Any] = {}
+    graph = _graph(model, "", variables)
+    held = {id(variable) for variable in variables.values()}
+    lost = [v.path for v in model.weights if id(v) not in held and not _is_counter(v)]
+    if lost:
+        raise UnsupportedError(f"{', '.join(lost[:6])}: a weight that no layer's description has.")
+    return Reading(graph, variables)
+
+
+def _is_counter(variable: Any) -> bool:
+    # The state of a random generator, and how much data a Normalization has seen: no part of what is computed.
+    return not str(variable.dtype).startswith(("float", "bfloat"))
+
+
+def _graph(model: keras.Model, prefix: str, variables: dict[str, Any]) -> Graph:
+    if isinstance(model, keras.Sequential):
+        calls, inputs, outputs = _sequential_calls(model)
+    elif hasattr(model, "operations") and isinstance(model, keras.Model):
+        calls, inputs, outputs = _functional_calls(model)
+    else:
+        raise UnsupportedError(
+            f"{model.name!r} is a {type(model).__name__}, whose graph Keras does not know. Write it as a functional "
+            "model, keras.Model(inputs, outputs), or port its parts."
+        )
+    nodes = tuple(_node(call, prefix, variables) for call in calls)
+    limits = {
+        reference: node.layer.rows
+        for node in nodes
+        if isinstance(node.layer, Embedding)
+        for reference in node.inputs
+        if isinstance(reference, str)
+    }
+    read = tuple(_input(tensor, name, limits.get(name)) for name, tensor in inputs)
+    return Graph(_name(model.name), read, nodes, tuple(outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One run of a layer or operation."""
+
+    operation: Any
+    call: int
+    inputs: tuple[Reference, ...]
+    options: Mapping[str, Any]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    shapes: tuple[tuple[int | None, ...], ...]
+
+
+def _node(call: _Call, prefix: str, variables: dict[str, Any]) -> Node:
+    operation, name = call.operation, _name(call.operation.name)
+    path = prefix + name
+    if isinstance(operation, keras.Model):
+        inner = _graph(operation, path + "/", variables if call.call == 0 else {})
+        return Node(name, inner, call.inputs, call.shapes, call.call)
+    if not isinstance(operation, keras.Layer):
+        kind, inputs = read_operation(operation, call.inputs, call.options, path)
+        return Node(name, kind, inputs, call.shapes, call.call)
+    kind, held = read_layer(operation, path, call.input_shapes)
+    if call.call == 0:
+        variables |= {f"{path}/{role}": variable for role, variable in held.items()}
+    frozen = tuple(role for role, v in held.items() if role in _trainable(kind) and not v.trainable)
+    if frozen and _keeps_statistics(kind):
+        raise UnsupportedError(
+            f"{path!r} is a frozen BatchNormalization, which Keras runs with its moving statistics even in training. "
+            "Unfreeze it before the export, and freeze it in the target."
+        )
+    return Node(name, kind, call.inputs, call.shapes, call.call, frozen)
+
+
+def _trainable(kind: Kind) -> tuple[str, ...]:
+    return tuple(role for role in kind.roles() if role not in kind.state)
+
+
+def _keeps_statistics(kind: Kind) -> bool:
+    return "moving_mean" in kind.state
+
+
+def _sequential_calls(model: keras.Sequential) -> tuple[list[_Call], list[tuple[str, Any]], list[str]]:
+    tensor = model.inputs[0]
+    name = _name(tensor.name)
+    reference, shape, calls = name, tuple(tensor.shape), []
+    for layer in model.layers:
+        given = shape
+        shape = tuple(layer.compute_output_shape(shape))
+        calls.append(_Call(layer, 0, (reference,), {}, (given[1:],), (shape[1:],)))
+        reference = _name(layer.name)
+    return calls, [(name, tensor)], [reference]
+
+
+def _functional_calls(model: Any) -> tuple[list[_Call], list[tuple[str, Any]], list[str]]:
+    config = model.get_config()
+    operations = {operation.name: operation for operation in model.operations}
+    runs: dict[tuple[str, int], Any] = {}
+    shapes: dict[tuple[str, int, int], tuple[int | None, ...]] = {}
+    for entry in config["layers"]:
+        for position, node in enumerate(entry["inbound_nodes"]):
+            runs[entry["name"], position] = node
+            for tensor in _tensors(node):
+                shapes[tuple(tensor["keras_history"])] = tuple(tensor["shape"][1:])
+    outputs = [tuple(each) for each in _flat_histories(config["output_layers"])]
+    for history, tensor in zip(outputs, model.outputs, strict=True):
+        shapes[history] = tuple(tensor.shape[1:])
+    inputs = [tuple(each) for each in _flat_histories(config["input_layers"])]
+    fed = {history[0] for history in inputs}
+    depends = {key: [tuple(t["keras_history"][:2]) for t in _tensors(node)] for key, node in runs.items()}
+    order = [key for key in TopologicalSorter(depends).static_order() if key[0] not in fed]
+    # Sub-runs that nothing in this model uses belong to another model that shares the layer.
+    numbers = _numbered(order)
+    name_of = lambda history: _reference(history, fed, numbers)  # noqa: E731
+    calls = [_call(operations[key[0]], runs[key], numbers[key], name_of, shapes, key) for key in order]
+    given = [(_name(history[0]), tensor) for history, tensor in zip(inputs, model.inputs, strict=True)]
+    return calls, given, [name_of(history) for history in outputs]
+
+
+def _numbered(order: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    seen: dict[str, int] = {}
+    found = {}
+    for name, position in order:
+        found[name, position] = seen.get(name, 0)
+        seen[name] = found[name, position] + 1
+    return found
+
+
+def _reference(history: Sequence[Any], fed: set[str], numbers: Mapping[tuple[str, int], int]) -> str:
+    name, position, index = history
+    call = 0 if name in fed else numbers[name, position]
+    text = _name(name) + (f"@{call}" if call else "")
+    return text + (f":{index}" if index else "")
+
+
+def _call(operation: Any, node: Any, number: int, name_of: Any, shapes: Any, key: tuple[str, int]) -> _Call:
+    inputs: list[Reference] = []
+    given = []
+    for value in _leaves(node["args"]):
+        if isinstance(value, dict):
+            inputs.append(name_of(value["keras_history"]))
+            given.append(tuple(value["shape"][1:]))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            inputs.append(float(value))
+    options = dict(node["kwargs"])
+    for name, value in list(options.items()):
+        tensors = [each for each in _leaves([value]) if isinstance(each, dict)]
+        if tensors and name in ("value", "key", "x2"):
+            inputs += [name_of(each["keras_history"]) for each in tensors]
+            given += [tuple(each["shape"][1:]) for each in tensors]
+            del options[name]
+        elif tensors and name != "mask":
+            raise UnsupportedError(f"{operation.name!r} is given a tensor as {name!r}, which is not known here.")
+    found = []
+    while (*key, len(found)) in shapes:
+        found.append(shapes[(*key, len(found))])
+    return _Call(operation, number, tuple(inputs), options, tuple(given), tuple(found) or _own_shape(operation))
+
+
+def _own_shape(operation: Any) -> tuple[tuple[int | None, ...], ...]:
+    outputs = operation.output if isinstance(operation.output, list | tuple) else [operation.output]
+    return tuple(tuple(tensor.shape[1:]) for tensor in outputs)
+
+
+def _tensors(node: Any) -> Iterator[dict[str, Any]]:
+    return (value for value in _leaves([node["args"], node["kwargs"]]) if isinstance(value, dict))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            yield value["config"]
+        else:
+            for each in value.values():
+                yield from _leaves(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _flat_histories(value: Any) -> list[Any]:
+    """Return the histories of a nested structure: [name, call, result] is one."""
+    if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[0], str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [history for part in parts for history in _flat_histories(part)]
+
+
+def _input(tensor: Any, name: str, limit: int | None) -> Input:
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if not dtype.startswith(("float", "int", "uint")):
+        raise UnsupportedError(f"input {name!r} has dtype {dtype}; numbers can be ported.")
+    return Input(name, tuple(tensor.shape[1:]), "float32" if dtype.startswith("float") else "int32", limit)
+
+
+def _name(given: str) -> str:
+    try:
+        return require_name(given)
+    except SpecError as error:
+        raise UnsupportedError(f"{error} Rename the layer {json.dumps(given)}.") from None

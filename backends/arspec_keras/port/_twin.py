@@ -1,0 +1,204 @@
+"""The twin: a copy of a Keras model in float64, without dropout, where everything is measured."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import keras
+from arspec import Spec, UnsupportedError
+from arspec.port._graph import Graph, Node
+from arspec_keras._attach import attach, losses, sites
+from arspec_keras.port._layers import Constant
+from arspec_keras.port._read import Reading, read_model
+
+Arrays = dict[str, np.ndarray]
+
+
+class Twin:
+    """A `Subject` for `arspec.port.measure`: the model in float64 at the perturbed weights."""
+
+    def __init__(self, model: keras.Model, spec: Spec, weights: Mapping[str, np.ndarray]) -> None:
+        self._tf = _tensorflow()
+        self.model = _clone(model)
+        self._reading: Reading = read_model(self.model)
+        self._load(weights)
+        self._traced = list(_traced(self._reading.graph))
+        self._tracer = keras.Model(self.model.inputs, [_output_of(self.model, name) for name in self._traced])
+        self._has_rules = bool(spec.rules)
+        if self._has_rules:
+            attach(self.model, spec)
+            self.model(self._batch([np.zeros((2, *_fixed(t.shape[1:])), _dtype(t)) for t in self.model.inputs]))
+
+    @property
+    def sites(self) -> Any:
+        """The sites of the rules in the model."""
+        return sites(self.model) if self._has_rules else ()
+
+    def outputs(self, inputs: Sequence[np.ndarray], *, training: bool) -> list[np.ndarray]:
+        """Return the outputs."""
+        with self._unchanged():
+            return [_numpy(each) for each in self._run(inputs, training)]
+
+    def trace(self, inputs: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """Return the result of every layer, in evaluation."""
+        found = self._tracer(self._batch(inputs), training=False)
+        flat = keras.tree.flatten(found)
+        return ((name, _numpy(each)) for name, each in zip(self._traced, flat, strict=True))
+
+    def penalties(self, inputs: Sequence[np.ndarray], *, training: bool) -> dict[str, float]:
+        """Return every penalty by key."""
+        if not self._has_rules:
+            return {}
+        with self._unchanged():
+            self._run(inputs, training)
+            return {key: float(_numpy(loss)) for key, loss in losses(self.model).items()}
+
+    def gradients(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray] | None) -> Arrays:
+        """Return the gradients of the data loss or, with None, of the penalties."""
+        if cotangents is None and not self._has_rules:
+            return {name: np.zeros(v.shape) for name, v in self._trainable().items()}
+        with self._unchanged():
+            return self._gradients(inputs, cotangents is not None, cotangents is None, cotangents or ())
+
+    def step(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], rate: float) -> Arrays:
+        """Return every weight after one step."""
+        with self._unchanged():
+            gradients = self._gradients(inputs, True, self._has_rules, cotangents)
+            found = {name: _read(variable) for name, variable in self._reading.variables.items()}
+        return {
+            name: weight - rate * gradients[name] if name in gradients else weight for name, weight in found.items()
+        }
+
+    def _gradients(self, inputs: Any, with_data: bool, with_penalties: bool, cotangents: Any) -> Arrays:
+        trainable = self._trainable()
+        with self._tf.GradientTape() as tape:
+            outputs = self._run(inputs, training=True)
+            total = self._tf.zeros((), "float64")
+            if with_data:
+                batch = len(inputs[0])
+                pairs = zip(outputs, cotangents, strict=True)
+                total += sum(self._tf.reduce_sum(y * self._tf.constant(c)) / batch for y, c in pairs)
+            if with_penalties:
+                total += sum(self._tf.cast(loss, "float64") for loss in losses(self.model).values())
+        found = tape.gradient(total, [variable.value for variable in trainable.values()])
+        dense = [None if each is None else self._tf.convert_to_tensor(each) for each in found]
+        return {
+            name: np.zeros(variable.shape) if gradient is None else gradient.numpy()
+            for (name, variable), gradient in zip(trainable.items(), dense, strict=True)
+        }
+
+    def _trainable(self) -> dict[str, Any]:
+        return {n: v for n, v in self._reading.variables.items() if not isinstance(v, Constant) and v.trainable}
+
+    def _run(self, inputs: Sequence[np.ndarray], training: bool) -> list[Any]:
+        return keras.tree.flatten(self.model(self._batch(inputs), training=training))
+
+    def _batch(self, inputs: Sequence[np.ndarray]) -> Any:
+        tensors = [keras.ops.convert_to_tensor(x, _dtype(t)) for x, t in zip(inputs, self.model.inputs, strict=True)]
+        return tensors[0] if len(tensors) == 1 else tensors
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Put the moving statistics back that a pass in training mode updates."""
+        held = {name: v for name, v in self._reading.variables.items() if not isinstance(v, Constant)}
+        before = {name: v.numpy() for name, v in held.items() if not v.trainable}
+        try:
+            yield
+        finally:
+            for name, array in before.items():
+                held[name].assign(array)
+
+    def _load(self, weights: Mapping[str, np.ndarray]) -> None:
+        for name, variable in self._reading.variables.items():
+            if not isinstance(variable, Constant):
+                variable.assign(weights[name])
+        for layer in self.model._flatten_layers(include_self=False):
+            if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+                layer.finalize_state()
+
+
+def _clone(model: keras.Model) -> keras.Model:
+    """Copy a model in float64, without regularizers and without dropout."""
+    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+
+    def copied(layer: Any) -> Any:
+        config = _in_float64(layer.get_config())
+        for name in list(config):
+            if name.endswith("_regularizer"):
+                config[name] = None
+        for name in ("rate", "drop_path_rate"):
+            if name in config and "Dropout" in type(layer).__name__ + "Dropout" * (name == "drop_path_rate"):
+                config[name] = 0.0
+        with keras.saving.custom_object_scope(classes):
+            return type(layer).from_config(config)
+
+    with keras.saving.custom_object_scope(classes):
+        twin = keras.models.clone_model(model, clone_function=copied, recursive=True)
+    for original, layer in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
+        if isinstance(layer, keras.layers.Bidirectional | keras.layers.RNN):
+            continue
+        layer.trainable = original.trainable
+    return twin
+
+
+def _in_float64(config: Any) -> Any:
+    """Return a configuration with every dtype policy in float64, and no regularizer inside."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {**config["config"], "name": "float64"}}
+        return {
+            key: None
+            if key.endswith("_regularizer")
+            else "float64"
+            if key == "dtype" and value == "float32"
+            else _in_float64(value)
+            for key, value in config.items()
+        }
+    return [_in_float64(each) for each in config] if isinstance(config, list) else config
+
+
+def _traced(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        if node.call == 0 and len(node.shapes) == 1 and _is_layer(node):
+            yield node.name
+
+
+def _is_layer(node: Node) -> bool:
+    return getattr(node.layer, "names_layer", True)
+
+
+def _output_of(model: Any, name: str) -> Any:
+    return model.get_layer(name).output
+
+
+def _fixed(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(8 if size is None else size for size in shape)
+
+
+def _dtype(tensor: Any) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _read(variable: Any) -> np.ndarray:
+    return variable.array if isinstance(variable, Constant) else variable.numpy()
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return np.asarray(tensor)
+
+
+def _tensorflow() -> Any:
+    if keras.backend.backend() != "tensorflow":
+        raise UnsupportedError(
+            f"the evidence of a certificate is measured in float64, and Keras on {keras.backend.backend()} computes "
+            "parts of it in float32. Save the model, and run `arspec port export MODEL.keras -o BUNDLE`, which runs "
+            "Keras on TensorFlow, or set KERAS_BACKEND=tensorflow before keras is imported."
+        )
+    import tensorflow
+
+    return tensorflow
+
+
+Progress = Callable[[str], None]
