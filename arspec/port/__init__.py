@@ -20,3 +20,5 @@ from arspec.port._mapping import WeightMap as WeightMap
 from arspec.port._probe import Probe as Probe
 from arspec.port._probe import Subject as Subject
 from arspec.port._probe import measure as measure
+from arspec.port._source import ModuleWriter as ModuleWriter
+from arspec.port._source import Written as Written

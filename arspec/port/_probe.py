@@ -129,9 +129,9 @@ def measure(subject: Subject, probe: Probe) -> Iterator[tuple[str, np.ndarray]]:
         yield f"train/output/{index}", output
     for batch, inputs in probe.inputs.items():
         for key, number in subject.penalties(inputs, training=False).items():
-            yield f"penalty/{batch}/{key}", np.float64(number)
+            yield f"penalty/{batch}/{key}", np.asarray(number, np.float64)
     for key, number in subject.penalties(first, training=True).items():
-        yield f"penalty/train/{key}", np.float64(number)
+        yield f"penalty/train/{key}", np.asarray(number, np.float64)
     for name, gradient in subject.gradients(first, probe.cotangents).items():
         yield f"gradient/data/{name}", gradient
     for name, gradient in subject.gradients(first, None).items():

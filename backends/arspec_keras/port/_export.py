@@ -1,7 +1,6 @@
 """`export`: a Keras model as a bundle."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 import keras
 from arspec import Spec, SpecError
 from arspec.port import Bundle, PortedSite
+from arspec.port._environment import environment
 from arspec.port._probe import make_probe, measure, perturbed, summary
 from arspec_keras._extract import extract
 from arspec_keras.port._layers import Constant
@@ -78,13 +78,5 @@ def _array(variable: Any) -> np.ndarray:
 
 
 def _environment() -> dict[str, str]:
-    packages = ("keras", "tensorflow", "numpy", "arspec")
-    found = {name: _version(name) for name in packages}
-    return {"framework": "keras", "backend": keras.backend.backend(), "dtype": "float64"} | found
-
-
-def _version(name: str) -> str:
-    try:
-        return version("tensorflow-cpu" if name == "tensorflow" else name)
-    except ImportError:
-        return "unknown"
+    package = "tensorflow-cpu" if environment("", "tensorflow")["tensorflow"] == "not installed" else "tensorflow"
+    return environment("keras", "keras", package, backend=keras.backend.backend(), dtype="float64")

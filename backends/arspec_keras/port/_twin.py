@@ -1,7 +1,8 @@
 """The twin: a copy of a Keras model in float64, without dropout, where everything is measured."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,11 +137,34 @@ def _clone(model: keras.Model) -> keras.Model:
 
     with keras.saving.custom_object_scope(classes):
         twin = keras.models.clone_model(model, clone_function=copied, recursive=True)
+    for layer in twin._flatten_layers():
+        _make_exact(layer)
     for original, layer in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
         if isinstance(layer, keras.layers.Bidirectional | keras.layers.RNN):
             continue
         layer.trainable = original.trainable
     return twin
+
+
+def _make_exact(layer: Any) -> None:
+    """Replace what Keras on TensorFlow computes with float32 constants even in float64."""
+    activation = getattr(layer, "activation", None)
+    if activation in (keras.activations.gelu, keras.activations.leaky_relu):
+        layer.activation = _gelu if activation is keras.activations.gelu else partial(_leaky_relu, 0.2)
+    elif isinstance(layer, keras.layers.LeakyReLU):
+        layer.call = partial(_leaky_relu, float(layer.negative_slope))
+    elif isinstance(layer, keras.layers.ReLU) and layer.negative_slope:
+        layer.call = partial(_leaky_relu, float(layer.negative_slope))
+
+
+def _gelu(x: Any) -> Any:
+    """x·Φ(x); TensorFlow's has √2 rounded to float32."""
+    return 0.5 * x * keras.ops.erfc(-x * keras.ops.cast(0.5, x.dtype) ** 0.5)
+
+
+def _leaky_relu(slope: float, x: Any) -> Any:
+    """TensorFlow's keeps the slope in float32."""
+    return keras.ops.where(x > 0, x, x * keras.ops.convert_to_tensor(slope, x.dtype))
 
 
 def _in_float64(config: Any) -> Any:
@@ -199,6 +223,3 @@ def _tensorflow() -> Any:
     import tensorflow
 
     return tensorflow
-
-
-Progress = Callable[[str], None]
