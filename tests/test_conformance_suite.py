@@ -15,7 +15,7 @@ from arspec import cli
 from arspec._axes import resolve_axes
 from arspec.kinks import KINKS
 from arspec_conformance import specification, suite
-from arspec_conformance._adapter import Mode
+from arspec_conformance._adapter import COMPILED, Mode
 from arspec_conformance.bench import Bench
 from arspec_conformance.bounds import FLOAT32, AnyOrder, distance_to_exact
 from arspec_conformance.cases import Case
@@ -24,7 +24,18 @@ from arspec_conformance.exact_inputs import BY_PENALTY, SHAPE
 from arspec_conformance.family import FAMILY, Member
 from arspec_conformance.inputs import as_dtype, plain
 from arspec_conformance.judges import JUDGES, excess
-from arspec_conformance.runner import FAIL, PASS, PROFILES, QUALITY, UNSUPPORTED, Result, questions, run
+from arspec_conformance.runner import (
+    FAIL,
+    PASS,
+    PROFILES,
+    QUALITY,
+    UNSUPPORTED,
+    Result,
+    drawn_sample,
+    questions,
+    reach,
+    run,
+)
 from arspec_conformance.trials import Trial, from_token, to_token
 from modes import jax_modes, tensorflow_modes, torch_modes
 
@@ -167,9 +178,45 @@ def test_what_is_not_declared_is_unsupported() -> None:
 
 
 def test_profiles_grow() -> None:
-    counts = [len(list(questions(numpy_adapters.Right(), CLAUSES, profile=profile))) for profile in PROFILES]
+    growing = [profile for profile in PROFILES if profile != "hunt"]
+    counts = [len(list(questions(numpy_adapters.Right(), CLAUSES, profile=profile))) for profile in growing]
     assert counts == sorted(counts)
     assert counts[0] < 200
+
+
+class Recorder(numpy_adapters.Right):
+    """A right adapter that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def value_and_gradient(self, penalty: Any, x: Any, **options: Any) -> Any:
+        self.seen.append(np.asarray(x).tobytes())
+        return super().value_and_gradient(penalty, x, **options)
+
+
+@pytest.mark.parametrize("clause", ["L1-B1", "L1-B2", "L1-E1", "L1-S1", "L1-S4", "L1-M1", "L1-M2"])
+def test_a_seed_is_what_a_hunt_asks(clause: str) -> None:
+    """The same numbers for the same seed, others for another one and for every other profile."""
+
+    def asked(seed: int | None) -> list[bytes]:
+        adapter = Recorder()
+        (one,) = questions(adapter, [BY_ID[clause]], modes=("eager",), dtypes=("float32",))
+        (result,) = run(adapter, [one], profile="hunt", seed=seed, examples=5)
+        assert result.status == PASS
+        return adapter.seen
+
+    assert asked(1) == asked(1) != asked(2) != asked(None) == asked(None)
+
+
+def test_hunts_reach_every_penalty_where_something_is_compiled() -> None:
+    compiled = Mode("jit", COMPILED)
+    reached = set()
+    for seed in range(20):
+        sample = drawn_sample(CLAUSES, seed)
+        assert len(sample) == 7
+        reached |= {c.subject for c in CLAUSES if c.subject and reach("hunt", compiled, c, "float16", sample=sample)}
+    assert reached == {clause.subject for clause in CLAUSES if clause.subject}
 
 
 # Judges and tokens.
@@ -239,6 +286,14 @@ def test_the_command_says_yes_and_no() -> None:
     assert first["probes"]["matrix products"] == "float32 or wider"
 
 
+def test_a_hunt_says_its_seed() -> None:
+    asked = ("run", "--profile", "hunt", "--backend", "numpy_adapters:Right", "--clauses", "L1-B1", "--json")
+    given = json.loads(conformance(*asked, "--seed", "7", "--examples", "3").stdout)
+    assert (given["seed"], given["examples"], given["conforms"]) == (7, 3, True)
+    drawn = [json.loads(conformance(*asked, "--examples", "1").stdout)["seed"] for _ in range(2)]
+    assert drawn[0] != drawn[1]
+
+
 def test_a_crash_loses_no_other_result() -> None:
     crashed = conformance("smoke", "--backend", "numpy_adapters:Crashes,numpy_adapters:Right", "--json")
     assert crashed.exit_code == 1
@@ -273,6 +328,7 @@ def test_a_run_is_resumed(tmp_path: Path) -> None:
         (("--dtype", "float8"), "unknown dtype 'float8'"),
         (("--profile", "fast"), "unknown profile 'fast'"),
         (("--resume",), "--resume needs --report"),
+        (("--seed", "3"), "seed and examples are those of a hunt; the profile is 'quick'."),
     ],
 )
 def test_what_cannot_run(arguments: tuple[str, ...], text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ Report = Annotated[Path | None, typer.Option(help="Folder for the report in ever
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
 CORES = os.cpu_count() or 1
+SINGLE = ("device", "profile", "seed", "examples")  # what is asked for once; the rest are lists
 ALL_DTYPES = ",".join(DTYPES)
 Profile = Annotated[str, typer.Option(help=f"How much: {', '.join(PROFILES)}.")]
 
@@ -53,6 +55,8 @@ def run(
     report: Report = None,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the run whose results are in --report.")] = False,
     waivers: Annotated[Path | None, typer.Option(help="JSON file of known failures.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of a hunt: by default a new one each time.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Of a hunt: how many are drawn per question.")] = None,
     as_json: Json = False,
     jobs: Jobs = CORES,
 ) -> None:
@@ -66,7 +70,10 @@ def run(
     if resume and report is None:
         stop("--resume needs --report, the folder that holds the results.", Exit.COULD_NOT_RUN)
     chosen = {"device": device, "profile": profile, "modes": _listed(modes), "clauses": _listed(clauses)}
-    _run({**chosen, "dtypes": _listed(dtype)}, _listed(backend), report, resume, waivers, as_json, jobs)
+    if profile == "hunt":
+        seed = secrets.randbelow(1 << 31) if seed is None else seed
+    drawn = {"dtypes": _listed(dtype), "seed": seed, "examples": examples}
+    _run({**chosen, **drawn}, _listed(backend), report, resume, waivers, as_json, jobs)
 
 
 def smoke(backend: Backend = "", device: Device = "cpu", as_json: Json = False, jobs: Jobs = CORES) -> None:
@@ -198,7 +205,8 @@ def _run(
         known = () if waivers is None else read_waivers(waivers)
         columns = matrix.columns(named or BACKENDS)
         lists = {key: tuple(asked[key]) for key in ("modes", "clauses", "dtypes")}
-        request = suite.Request(device=asked["device"], profile=asked["profile"], **lists)
+        single: dict[str, Any] = {key: asked[key] for key in SINGLE if key in asked}
+        request = suite.Request(**{**single, **lists})
         suite.check(request)
         journal = None if folder is None else suite.Journal(folder, request, resume=resume)
         if journal is not None:

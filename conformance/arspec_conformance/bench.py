@@ -48,7 +48,7 @@ class Bench:
     ----------
     clause : id of the clause under test.
     examples : how many examples Hypothesis draws per question.
-    random : whether it draws other ones in every run.
+    seed : what it draws them from; None for the same ones in every run.
     few : whether one member stands for a class of penalties, where each costs a compilation.
     """
 
@@ -58,13 +58,17 @@ class Bench:
     device: str
     clause: str
     examples: int = 4
-    random: bool = False
+    seed: int | None = None
     few: bool = False
     tally: Tally = field(default_factory=Tally)
 
     def of(self, members: tuple[Member, ...]) -> tuple[Member, ...]:
         """Return the members of a class of penalties that are asked about."""
-        return members[:1] if self.few else members
+        return (members[(self.seed or 0) % len(members)],) if self.few else members
+
+    def numbered(self, number: int) -> int | tuple[int, int]:
+        """Return the seed of the random numbers that a clause knows by a number."""
+        return number if self.seed is None else (self.seed, number)
 
     def answer(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
         """Return value and gradient as the adapter gives them, as arrays."""

@@ -1,6 +1,7 @@
 """Run clauses on one adapter: clause × mode × dtype, each with a verdict."""
 
 import itertools
+import random
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,8 @@ from arspec_conformance.identity import SAMPLE
 from arspec_conformance.trials import to_token
 
 PASS, QUALITY, FAIL, WAIVED, UNSUPPORTED, NOTRUN = "PASS", "QUALITY", "FAIL", "WAIVED", "UNSUPPORTED", "NOTRUN"
-PROFILES = {"smoke": 1, "quick": 4, "standard": 10, "full": 40, "hunt": 200}  # with the examples drawn
+PROFILES = {"smoke": 1, "quick": 4, "standard": 10, "full": 40, "hunt": 60}  # with the examples drawn
+BROAD = ("quick", "standard", "full")  # a hunt asks nothing about models: it has no other numbers for them
 SMOKED = ("l1", "linf", "group_lasso feature")
 ONCE = Mode("once")
 
@@ -61,34 +63,52 @@ def questions(
     profile: str = "quick",
     dtypes: Collection[str] = tuple(DTYPES),
     modes: Collection[str] = (),
+    seed: int | None = None,
 ) -> Iterator[Question]:
     """Yield what a profile asks an adapter. A clause it asks nowhere is not among them."""
     served = [dtype for dtype in DTYPES if dtype in dtypes and dtype in adapter.dtypes(device)]
     chosen = [mode for mode in adapter.modes() if not modes or mode.name in modes]
+    sample = SAMPLE if seed is None else drawn_sample(clauses, seed)
     for clause in clauses:
         if clause.once:
-            if "float32" in served and (profile != "smoke" or clause.level == 1):
+            if "float32" in served and (profile in BROAD or (profile == "smoke" and clause.level == 1)):
                 yield Question(clause, ONCE, "float32")
             continue
         for dtype, mode in itertools.product(served, chosen):
             about = dtype in (clause.dtypes or served) and dtype in (mode.dtypes or served)
-            if about and clause.level <= reach(profile, mode, clause, dtype, mode is chosen[0]):
+            if about and clause.level <= reach(profile, mode, clause, dtype, mode is chosen[0], sample):
                 yield Question(clause, mode, dtype)
 
 
-def reach(profile: str, mode: Mode, clause: Clause, dtype: str, first: bool = False) -> int:
+def drawn_sample(clauses: Sequence[Clause], seed: int) -> tuple[str, ...]:
+    """Return a few subjects of clauses, others for every seed: a quarter of all."""
+    subjects = sorted({clause.subject for clause in clauses if clause.subject})
+    return tuple(random.Random(seed).sample(subjects, -(-len(subjects) // 4)))
+
+
+def reach(
+    profile: str,
+    mode: Mode,
+    clause: Clause,
+    dtype: str,
+    first: bool = False,
+    sample: Collection[str] = SAMPLE,
+) -> int:
     """Return up to which level a profile asks the clauses of a penalty; 0 is not at all.
 
     Level 1 needs one shape and one set of options, so that a compiler runs once for it.
-    `first` says whether the mode is the first one of the adapter.
+    `first` says whether the mode is the first one of the adapter. The penalties of `sample`
+    stand for all where a question is too dear to be asked about each.
     """
     (member, *_) = members([clause.subject])
     if member.of_kernel and not mode.sizes_known:
         return 0
-    narrow, sampled = dtype != "float32", member.label in SAMPLE
+    narrow, sampled = dtype != "float32", member.label in sample
     if profile == "smoke":
         return (2, 1, 0)[mode.cost] if member.label in SMOKED and not narrow else 0
-    if profile == "quick":
+    if profile == "hunt" and mode.cost > INSTANT:
+        return int(sampled and (mode.cost == COMPILED or not narrow))
+    if profile in ("quick", "hunt"):
         if mode.cost == INSTANT and first:
             return 3 if not narrow else 1 + sampled
         if mode.cost == COSTLY:
@@ -105,8 +125,16 @@ def run(
     *,
     device: str = "cpu",
     profile: str = "quick",
+    seed: int | None = None,
+    examples: int | None = None,
 ) -> Iterator[Result]:
-    """Answer questions one by one."""
+    """Answer questions one by one.
+
+    Parameters
+    ----------
+    seed : what random numbers are drawn from; None for the same ones in every run.
+    examples : how many are drawn per question; by default as many as the profile has.
+    """
     has = adapter.capabilities() | {f"layer {name}" for name in _layers(adapter)}
     for question in asked:
         clause = question.clause
@@ -122,9 +150,9 @@ def run(
             question.dtype,
             device,
             clause.id,
-            examples=PROFILES[profile],
-            random=profile == "hunt",
-            few=profile in ("smoke", "quick") and question.mode.cost > INSTANT,
+            examples=examples or PROFILES[profile],
+            seed=seed,
+            few=profile not in ("standard", "full") and question.mode.cost > INSTANT,
         )
         _judged(clause, bench, result)
         yield result

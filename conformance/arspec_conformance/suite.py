@@ -31,6 +31,8 @@ class Request:
     modes: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = tuple(DTYPES)
     clauses: tuple[str, ...] = ()  # patterns of ids; none: all
+    seed: int | None = None  # of a hunt
+    examples: int | None = None  # of a hunt; none: those of the profile
 
     @property
     def is_whole(self) -> bool:
@@ -61,6 +63,12 @@ def check(request: Request) -> None:
             raise unknown("dtype", name, DTYPES)
     if request.profile not in PROFILES:
         raise unknown("profile", request.profile, PROFILES)
+    if request.profile != "hunt" and (request.seed, request.examples) != (None, None):
+        raise SpecError(f"seed and examples are those of a hunt; the profile is {request.profile!r}.")
+    for name in ("seed", "examples"):
+        number = getattr(request, name)
+        if number is not None and number < (name == "examples"):
+            raise SpecError(f"{name}={number}; expected a number from {int(name == 'examples')} on.")
 
 
 def answer(adapter: Adapter, arguments: argparse.Namespace, emit: Any) -> int:
@@ -76,6 +84,7 @@ def answer(adapter: Adapter, arguments: argparse.Namespace, emit: Any) -> int:
             profile=arguments.profile,
             dtypes=asked["dtypes"],
             modes=asked["modes"],
+            seed=asked["seed"],
         )
     )
     if asked["versions"] and asked["versions"] != adapter.versions():
@@ -85,7 +94,8 @@ def answer(adapter: Adapter, arguments: argparse.Namespace, emit: Any) -> int:
     known = {"capabilities": sorted(adapter.capabilities()), "probes": probe(adapter, arguments.device)}
     emit("start", name=adapter.name, versions=adapter.versions(), cells=len(listed), **known)
     rest = [q for q in listed if (q.clause.id, q.mode.name, q.dtype) not in done]
-    for result in run(adapter, rest, device=arguments.device, profile=arguments.profile):
+    drawn = {"seed": asked["seed"], "examples": asked["examples"]}
+    for result in run(adapter, rest, device=arguments.device, profile=arguments.profile, **drawn):
         emit("cell", cell=result.to_document())
     emit("done", cpu_seconds=round(sum(os.times()[:4]), 1))
     return 0
@@ -181,7 +191,8 @@ def document(columns: Sequence[Column], request: Request, stale: Sequence[str] =
     head = {"report": "arspec conformance", "spec": SPEC_VERSION, "suite": suite_version(), "seed": SEED}
     ran = [result for result in results if not result["not_run"]]
     conforms = bool(ran) and not stale and all(result["conforms"] for result in ran)
-    return {**head, **asdict(request), "conforms": conforms, "stale_waivers": list(stale), "results": results}
+    asked = {key: value for key, value in asdict(request).items() if value is not None}
+    return {**head, **asked, "conforms": conforms, "stale_waivers": list(stale), "results": results}
 
 
 def _column_document(column: Column, request: Request) -> dict[str, Any]:

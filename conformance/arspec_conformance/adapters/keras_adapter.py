@@ -67,6 +67,7 @@ class KerasAdapter:
         if mode != "train":
             inner = {"eager": "eager", "compiled": _COMPILED[BACKEND]}[mode]
             return self._engine.value_and_gradient(penalty, x, mode=inner, **options)
+        cotangent = options.pop("cotangent", 1.0)
         if options.get("mask") is not None:
             options["mask"] = _Constant(options["mask"])
         shape, dtype = tuple(map(int, x.shape)), keras.backend.standardize_dtype(x.dtype)
@@ -74,6 +75,7 @@ class KerasAdapter:
             model = self._trained(penalty, shape, dtype, tuple(sorted(options.items())))
             layer = model.layers[-1]
             layer.weight.assign(x)
+            layer.cotangent.assign(cotangent)
             model.train_on_batch(np.zeros((1, 1), np.float32))
             return layer.found.value, layer.weight.value
 
@@ -92,16 +94,18 @@ class _Penalized(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self._arguments = (penalty, options)
         self.weight = self.add_weight(shape=shape, initializer="zeros", dtype=dtype)
-        self.found = self.add_weight(shape=(), initializer="zeros", dtype="float32", trainable=False)
+        # A variable, so that another cotangent compiles nothing anew.
+        scalar = {"shape": (), "initializer": "zeros", "dtype": "float32", "trainable": False}
+        self.found, self.cotangent = self.add_weight(**scalar), self.add_weight(**scalar)
         self.built = True
 
     def call(self, inputs: Any) -> Any:
         penalty, options = self._arguments
         given = dict(options)
-        cotangent, mask = given.pop("cotangent", 1.0), given.pop("mask", None)
+        mask = given.pop("mask", None)
         found = arspec_keras.value(penalty, self.weight, mask=mask and mask.tensor, **given)
         self.found.assign(found)
-        self.add_loss(cotangent * found)
+        self.add_loss(self.cotangent * found)
         return inputs
 
 

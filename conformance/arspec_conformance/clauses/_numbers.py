@@ -1,7 +1,6 @@
 """Tiers E, B, Q, I and M: what the numbers are, and that they stay so."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from arspec_conformance.inputs import (
     drawn,
     integers,
     ordinary,
-    plain,
+    plain_case,
     shapes,
     with_coefficient,
 )
@@ -136,7 +135,7 @@ def _exact(bench: Bench, inputs: tuple[ExactInput, ...]) -> None:
 
 
 def _exact_and_large(bench: Bench, inputs: tuple[ExactInput, ...]) -> None:
-    k = np.random.default_rng(13).integers(-2, 3, (4, 3, MANY))
+    k = np.random.default_rng(bench.numbered(13)).integers(-2, 3, (4, 3, MANY))
     for given in inputs:
         x = as_dtype(given.numbers(k), bench.dtype)
         case = Case("many binary fractions", x, given.axes, given.mean_over)
@@ -162,37 +161,31 @@ def _chosen(bench: Bench, member: Member, coefficient: float) -> Penalty:
 
 def _reductions(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
-        x = plain(member, bench.dtype, seed=1)
         for mean_over in ("sum", "mean", ("time",), ("batch", "time")):
-            case = Case("ordinary numbers", x, mean_over=mean_over)
-            bench.ask(Trial(member.penalty, case))
+            bench.ask(Trial(member.penalty, plain_case(bench, member, 1, mean_over=mean_over)))
 
 
 def _axes(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
         # Sizes 4, 3 and 7 say which axis was taken for which.
-        case = Case("ordinary numbers", plain(member, bench.dtype, seed=2), "time feature batch", BATCHMEAN)
-        bench.ask(Trial(member.penalty, case))
+        bench.ask(Trial(member.penalty, plain_case(bench, member, 2, axes="time feature batch")))
 
 
 def _shapes(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
         for shape in shapes(member):
-            bench.ask(Trial(member.penalty, Case("ordinary numbers", plain(member, bench.dtype, shape, 3))))
+            bench.ask(Trial(member.penalty, plain_case(bench, member, 3, shape, mean_over="sum")))
 
 
 def _quality(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
-        case = Case("1155 ordinary numbers", plain(member, bench.dtype, (7, 5, 33), 4))
+        case = plain_case(bench, member, 4, (7, 5, 33), mean_over="sum")
         bench.ask(Trial(member.penalty, case), quality)
 
 
 def _again(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
-        first, other = (
-            Trial(member.penalty, Case("ordinary numbers", plain(member, bench.dtype, seed=s), mean_over=BATCHMEAN))
-            for s in (10, 11)
-        )
+        first, other = (Trial(member.penalty, plain_case(bench, member, number)) for number in (10, 11))
         one = bench.ask(first)
         bench.ask(other)
         for _ in range(3):
@@ -201,14 +194,11 @@ def _again(bench: Bench, members: tuple[Member, ...]) -> None:
 
 def _chain_rule(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
-        x = plain(member, bench.dtype, seed=12)
         for cotangent in (0.0, -1.0, 3.7, 1 / 1024):
-            case = Case("ordinary numbers", x, mean_over=BATCHMEAN, cotangent=cotangent)
-            bench.ask(Trial(member.penalty, case), bounded)
+            bench.ask(Trial(member.penalty, plain_case(bench, member, 12, cotangent=cotangent)), bounded)
 
 
 def _identical(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
-        for seed in (20, 21):
-            case = Case("ordinary numbers", plain(member, bench.dtype, seed=seed), mean_over=BATCHMEAN)
-            bench.ask(Trial(member.penalty, replace(case, cotangent=-0.37)), exact)
+        for number in (20, 21):
+            bench.ask(Trial(member.penalty, plain_case(bench, member, number, cotangent=-0.37)), exact)
