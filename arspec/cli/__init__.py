@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "spec", "identity", "conformance", "traps", "doctor")
+COMMANDS = ("demo", "study", "spec", "identity", "conformance", "traps", "doctor")
 NEEDED = ("typer", "rich")
 
 
@@ -39,7 +39,6 @@ def build() -> "typer.Typer":
         name="arspec",
         help="One definition of regularization, the same numbers in every framework.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )

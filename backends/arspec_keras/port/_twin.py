@@ -24,6 +24,8 @@ class Twin:
         self._tf = _tensorflow()
         self.model = _clone(model)
         self._reading: Reading = read_model(self.model)
+        for layer in self.model._flatten_layers():
+            _make_exact(layer)
         self._load(weights)
         self._traced = list(_traced(self._reading.graph))
         self._tracer = keras.Model(self.model.inputs, [_output_of(self.model, name) for name in self._traced])
@@ -137,8 +139,6 @@ def _clone(model: keras.Model) -> keras.Model:
 
     with keras.saving.custom_object_scope(classes):
         twin = keras.models.clone_model(model, clone_function=copied, recursive=True)
-    for layer in twin._flatten_layers():
-        _make_exact(layer)
     for original, layer in zip(model._flatten_layers(), twin._flatten_layers(), strict=True):
         if isinstance(layer, keras.layers.Bidirectional | keras.layers.RNN):
             continue
@@ -151,9 +151,7 @@ def _make_exact(layer: Any) -> None:
     activation = getattr(layer, "activation", None)
     if activation in (keras.activations.gelu, keras.activations.leaky_relu):
         layer.activation = _gelu if activation is keras.activations.gelu else partial(_leaky_relu, 0.2)
-    elif isinstance(layer, keras.layers.LeakyReLU):
-        layer.call = partial(_leaky_relu, float(layer.negative_slope))
-    elif isinstance(layer, keras.layers.ReLU) and layer.negative_slope:
+    elif isinstance(layer, keras.layers.LeakyReLU | keras.layers.ReLU) and layer.negative_slope:
         layer.call = partial(_leaky_relu, float(layer.negative_slope))
 
 

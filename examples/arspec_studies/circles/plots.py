@@ -1,54 +1,37 @@
 """The figures of the report, as SVG text that takes its ink from the page around it."""
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from arspec_studies._study.svg import COLOURS, INK, OTHER_COLOUR, STYLE, svg
 from arspec_studies.circles import summary
 from arspec_studies.circles.data import CONFIGURATIONS, GRID_EXTENT, GRID_SIDE, Circles, Configuration
 from arspec_studies.circles.run import Outcome
 
 CLASSES = ("#3478d6", "#e0802b")
-COLOURS = {"torch": "#d1495b", "keras": "#8f63c7", "jax": "#219a8b"}
-OTHER_COLOUR = "#7a7f87"
-INK = "#010203"  # replaced by the page's own text colour, so that light and dark both work
-
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-}
 
 
 def scatter(data: Circles) -> str:
     """Draw the points: filled to train, open to test."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.9), layout="constrained")
         axes = figure.subplots()
         _points(axes, data.x_test, data.y_test, filled=False, size=18)
         _points(axes, data.x_train, data.y_train, filled=True, size=30)
         axes.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-        return _svg(figure, "The 100 points; filled: the 30 to train, open: the 70 to test")
+        return svg(figure, "The 100 points; filled: the 30 to train, open: the 70 to test")
 
 
 def headline(lines: Sequence[summary.Line]) -> str:
     """Draw test accuracy per configuration: one mark per framework, and what was published."""
     names = list(dict.fromkeys(line.framework for line in lines))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.0), layout="constrained")
         axes = figure.subplots()
         for line in lines:
@@ -65,12 +48,12 @@ def headline(lines: Sequence[summary.Line]) -> str:
         axes.set(xlabel="test accuracy, mean ± one standard deviation over seeds")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
         figure.legend(loc="outside upper left", ncols=len(names) + 1)
-        return _svg(figure, "Test accuracy of every configuration in every framework")
+        return svg(figure, "Test accuracy of every configuration in every framework")
 
 
 def curves(outcomes: Mapping[str, Outcome]) -> str:
     """Draw accuracy over epochs: a row per framework, a column per configuration."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, panels = _panels(outcomes, height=1.65)
         for axes, outcome, configuration, result in panels:
             colour = COLOURS.get(outcome.framework, OTHER_COLOUR)
@@ -79,13 +62,13 @@ def curves(outcomes: Mapping[str, Outcome]) -> str:
             if configuration.published:
                 axes.axhline(configuration.published[1], color=INK, linewidth=0.7, linestyle=":", alpha=0.8)
             axes.set_ylim(0.35, 1.03)
-        return _svg(figure, "Train and test accuracy over epochs, mean and deviation over seeds")
+        return svg(figure, "Train and test accuracy over epochs, mean and deviation over seeds")
 
 
 def boundaries(outcomes: Mapping[str, Outcome], data: Circles) -> str:
     """Draw the probability that the networks of all seeds give on average, and where it is ½."""
     extent = (-GRID_EXTENT, GRID_EXTENT, -GRID_EXTENT, GRID_EXTENT)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, panels = _panels(outcomes, height=1.9)
         for axes, _, _, result in panels:
             probability = np.asarray(result["boundary"]).reshape(GRID_SIDE, GRID_SIDE)
@@ -93,7 +76,7 @@ def boundaries(outcomes: Mapping[str, Outcome], data: Circles) -> str:
             axes.contour(probability, levels=[0.5], extent=extent, colors=[INK], linewidths=0.9)
             _points(axes, data.x_train, data.y_train, filled=True, size=8)
             axes.set(aspect="equal", xticks=(), yticks=())
-        return _svg(figure, "Decision boundaries at the last epoch")
+        return svg(figure, "Decision boundaries at the last epoch")
 
 
 Panel = tuple[Axes, Outcome, Configuration, dict[str, Any]]
@@ -142,15 +125,3 @@ def _tint(probability: np.ndarray) -> np.ndarray:
 
 def _row(configuration: str) -> int:
     return [c.name for c in CONFIGURATIONS].index(configuration)
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """Return the figure as an element of an HTML page: no prolog, no namespaces, no metadata."""
-    stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :].replace("xlink:href", "href").replace(INK, "currentColor")
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    opening = rf'<svg role="img" aria-label="{label}" viewBox="\1">'
-    return re.sub(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', opening, text, count=1)

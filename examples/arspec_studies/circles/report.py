@@ -1,12 +1,10 @@
 """The report: one HTML page that holds everything it shows."""
 
-import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-
 import arspec
+from arspec_studies._study.page import function_source, write_page
 from arspec_studies.circles import plots, summary
 from arspec_studies.circles.agreement import Row
 from arspec_studies.circles.data import CONFIGURATIONS, circles
@@ -18,12 +16,7 @@ EXAMPLE = "pre_activation_sum"
 
 def write(path: Path, outcomes: Mapping[str, Outcome], rows: Sequence[Row], *, epochs: int) -> Path:
     """Write the page and return its path."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("page.html.j2").render(**_content(outcomes, rows, epochs))
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, HERE, _content(outcomes, rows, epochs))
 
 
 def _content(outcomes: Mapping[str, Outcome], rows: Sequence[Row], epochs: int) -> dict[str, object]:
@@ -53,8 +46,4 @@ def _content(outcomes: Mapping[str, Outcome], rows: Sequence[Row], epochs: int) 
 
 def snippet(framework: str) -> str:
     """Return the source of `train` in a framework's file, read without importing it."""
-    source = (HERE / f"train_{framework}.py").read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == "train":
-            return ast.get_source_segment(source, node) or ""
-    raise LookupError(f"train_{framework}.py defines no function train")
+    return function_source(HERE / f"train_{framework}.py", "train")

@@ -4,7 +4,6 @@ No framework is imported here, and one that fails or is missing does not stop th
 """
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from arspec_studies._study.process import how_it_ended, parse_event, worker_environment
 from arspec_studies.circles.data import CONFIGURATIONS
 
 
@@ -158,8 +158,7 @@ def _run_one(
     code = process.returncode
     outcome.seconds = round(time.monotonic() - started, 1)
     if code != 0 or not finished:
-        how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
-        outcome.error = how if code else "stopped before it was done"
+        outcome.error = how_it_ended(code) if code else "stopped before it was done"
         outcome.details = "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:])
     return outcome
 
@@ -180,7 +179,7 @@ def _follow(process: subprocess.Popen[str], outcome: Outcome, on_event: OnEvent)
     """Read events until the stream ends; return whether the last one was "done"."""
     finished = False
     for line in process.stdout or ():
-        event = _parse(line)
+        event = parse_event(line)
         if event is None:
             continue
         if event["event"] == "start":
@@ -190,21 +189,3 @@ def _follow(process: subprocess.Popen[str], outcome: Outcome, on_event: OnEvent)
         finished = event["event"] == "done" and len(outcome.results) == len(CONFIGURATIONS)
         on_event(outcome.framework, event)
     return finished
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    """Return the event on a line, or None for whatever else a library prints."""
-    try:
-        event = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
-
-
-def worker_environment() -> dict[str, str]:
-    """Return the environment of a worker: the CPU, and one core each, since they run side by side."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
-    cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-    return {**os.environ, **quiet, **cpu, **threads, "XLA_FLAGS": flags.strip()}

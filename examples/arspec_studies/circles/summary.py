@@ -1,31 +1,16 @@
 """The results in numbers: means and deviations over seeds, as rows for a table or for JSON."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arspec_studies._study.spread import Spread
 from arspec_studies.circles import agreement
 from arspec_studies.circles.agreement import PENALIZED, Row
 from arspec_studies.circles.data import CONFIGURATIONS
 from arspec_studies.circles.run import Outcome, frameworks
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Mean and standard deviation (divided by n − 1; 0 for a single seed)."""
-
-    mean: float
-    deviation: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> "Spread":
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.deviation:.3f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,15 @@ output, with the key "event": "start", "progress", "result" (one per configurati
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import arspec
+from arspec_studies._study.process import emit, versions
 from arspec_studies.circles import agreement, measures
 from arspec_studies.circles.data import CONFIGURATIONS, EPOCHS, Circles, Configuration, circles, initial_weights
 
@@ -71,22 +70,6 @@ def stacked_weights(seeds: int) -> Weights:
     """Stack the initial weights of seeds 0, 1, … along a new first axis."""
     drawn = [initial_weights(seed) for seed in range(seeds)]
     return {name: np.stack([weights[name] for weights in drawn]) for name in drawn[0]}
-
-
-def emit(event: str, **content: Any) -> None:
-    """Write one event as a line of JSON."""
-    print(json.dumps({"event": event, **content}), flush=True)
-
-
-def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the installed version of each distribution that is there."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _run(
