@@ -1,0 +1,78 @@
+"""Training in JAX: every run of a batch at once by vmap, every step of a run by scan."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from arspec_studies._study.study import Batch, Weights
+
+SEGMENTS = 10
+
+
+def fit(
+    loss: Callable[..., jax.Array], optimizer: optax.GradientTransformation, state: nnx.State, batch: Batch
+) -> list[Weights]:
+    """Train every run of a batch at once; return their weights.
+
+    Parameters
+    ----------
+    loss : (state, factor, x, y) -> loss of one run.
+    optimizer : of optax; each run has its own.
+    state : the parameters of the model, which say where each weight belongs.
+    """
+    starts = [to_state(state, task.weights) for task in batch.tasks]
+    parameters = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    factors = jnp.asarray(batch.factors, jnp.float32)
+    x, y, order = (np.stack([getattr(task, name) for task in batch.tasks]) for name in ("x", "y", "order"))
+
+    @jax.jit
+    @jax.vmap
+    def advance(carry: Any, factor: jax.Array, x: jax.Array, y: jax.Array, order: jax.Array) -> Any:
+        def step(carry: Any, seen: jax.Array) -> tuple[Any, None]:
+            parameters, memory = carry
+            gradients = jax.grad(loss)(parameters, factor, x[seen], y[seen])
+            updates, memory = optimizer.update(gradients, memory, parameters)
+            return (optax.apply_updates(parameters, updates), memory), None
+
+        return jax.lax.scan(step, carry, order)[0]
+
+    carry = parameters, jax.vmap(optimizer.init)(parameters)
+    # Equal parts, so that one compilation serves them all.
+    parts = next(count for count in range(SEGMENTS, 0, -1) if order.shape[1] % count == 0)
+    for done, part in enumerate(np.split(order, parts, axis=1), 1):
+        carry = jax.block_until_ready(advance(carry, factors, x, y, part))
+        batch.report(done / parts)
+    return [to_numpy(jax.tree.map(lambda leaf, run=run: leaf[run], carry[0])) for run in range(len(batch.tasks))]
+
+
+_ROLES = {
+    ("dense_i", "kernel"): ("kernel",),
+    ("dense_h", "kernel"): ("recurrent_kernel",),
+    ("dense_h", "bias"): ("bias",),
+    ("embedding",): ("embeddings",),
+}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """Return "layer/placement" for the path of a leaf; those of a cell belong to its RNN."""
+    parts = tuple(str(part) for part in path if part != "cell")
+    for end, role in _ROLES.items():
+        if parts[-len(end) :] == end:
+            parts = parts[: -len(end)] + role
+    return "/".join(parts)
+
+
+def to_state(state: nnx.State, weights: Mapping[str, np.ndarray]) -> nnx.State:
+    """Return a state that holds weights in the layout of `arspec.layers`, which is that of Flax."""
+    leaves = [(path, leaf.replace(jnp.asarray(weights[_name(path)]))) for path, leaf in nnx.to_flat_state(state)]
+    return nnx.from_flat_state(leaves)
+
+
+def to_numpy(state: nnx.State) -> Weights:
+    """Return the inverse of `to_state`."""
+    return {_name(path): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}

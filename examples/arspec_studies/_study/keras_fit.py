@@ -1,0 +1,60 @@
+"""Training in Keras: one model per coefficient, compiled once, which trains one seed after the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import arspec
+import keras
+from arspec_studies._study.study import Batch, Task, Weights, scaled
+
+
+def fit(build: Callable[[arspec.Spec], Any], spec: arspec.Spec, batch: Batch) -> list[Weights]:
+    """Train every run of a batch; return their weights.
+
+    Parameters
+    ----------
+    build : spec -> model, regularized and compiled.
+    """
+    trained: dict[int, Weights] = {}
+    for factor in dict.fromkeys(batch.factors):
+        model = build(scaled(spec, factor))
+        model.optimizer.build(model.trainable_variables)
+        fresh = _read(model.optimizer.variables)
+        for run, task in enumerate(batch.tasks):
+            if batch.factors[run] == factor:
+                _assign(model.optimizer.variables, fresh)
+                _assign(model.trainable_variables, [task.weights[name] for name in names(model)])
+                _train(model, task)
+                trained[run] = dict(zip(names(model), _read(model.trainable_variables), strict=True))
+                batch.report(len(trained) / len(batch.tasks))
+    return [trained[run] for run in range(len(batch.tasks))]
+
+
+def steps_per_execution() -> int:
+    """Return how many steps go into one call of compiled code; torch has only 1."""
+    return 1 if keras.backend.backend() == "torch" else 10
+
+
+def names(model: Any) -> list[str]:
+    """Return "layer/placement" of each trainable variable; those of a cell belong to its layer."""
+    paths = [variable.path.removeprefix(f"{model.name}/").split("/") for variable in model.trainable_variables]
+    return [f"{'/'.join(part for part in path[:-1] if not part.endswith('_cell'))}/{path[-1]}" for path in paths]
+
+
+def _train(model: Any, task: Task) -> None:
+    # All epochs as one, in the order that every framework has: setting up an epoch takes
+    # Keras longer than a step.
+    seen = task.order.ravel()
+    model.fit(task.x[seen], task.y[seen], batch_size=task.order.shape[1], shuffle=False, verbose=0)
+
+
+def _read(variables: list[Any]) -> list[np.ndarray]:
+    # A copy: on some backends the array is the variable's own memory.
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)

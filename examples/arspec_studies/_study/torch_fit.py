@@ -1,0 +1,109 @@
+"""Training in PyTorch, many runs at once by torch.vmap, or one after the other."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arspec_studies._study.study import Batch, Weights
+
+Parameters = dict[str, Tensor]
+REPORTS = 20
+
+
+def fit(loss: Callable[..., Tensor], make_optimizer: Callable[[Any], Any], model: nn.Module, batch: Batch) -> Any:
+    """Train every run of a batch at once; return their weights.
+
+    Parameters
+    ----------
+    loss : (parameters, factor, x, y) -> loss of one run; it runs under torch.vmap.
+    make_optimizer : parameters -> optimizer. It must treat each number alone, as SGD and
+        Adam do, since it sees those of all runs stacked.
+    """
+    starts = [to_torch(model, task.weights) for task in batch.tasks]
+    parameters = {name: torch.stack([start[name] for start in starts]).requires_grad_() for name in starts[0]}
+    factors = torch.tensor(batch.factors, dtype=torch.float32)
+    x, y, order = (torch.from_numpy(np.stack([getattr(t, name) for t in batch.tasks])) for name in ("x", "y", "order"))
+    runs = torch.arange(len(batch.tasks))[:, None]
+    optimizer = make_optimizer(parameters.values())
+    for step in range(order.shape[1]):
+        seen = order[:, step]
+        optimizer.zero_grad()
+        torch.vmap(loss)(parameters, factors, x[runs, seen], y[runs, seen]).sum().backward()
+        optimizer.step()
+        _report(batch, step, order.shape[1])
+    return [to_numpy(model, {name: p[run] for name, p in parameters.items()}) for run in range(len(batch.tasks))]
+
+
+def fit_each(
+    loss: Callable[..., Tensor], make_optimizer: Callable[[Any], Any], model: nn.Module, batch: Batch
+) -> list[Weights]:
+    """Train one run after the other, for models that torch.vmap cannot batch, such as nn.LSTM.
+
+    `loss` is (factor, x, y) -> loss of the model as it is.
+    """
+    trained = []
+    for run, (task, factor) in enumerate(zip(batch.tasks, batch.factors, strict=True)):
+        start = to_torch(model, task.weights)
+        model.load_state_dict({**model.state_dict(), **start})
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in start)
+        optimizer = make_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
+        x, y, order = map(torch.from_numpy, (task.x, task.y, task.order))
+        for step, seen in enumerate(order):
+            optimizer.zero_grad()
+            loss(factor, x[seen], y[seen]).backward()
+            optimizer.step()
+            _report(batch, run * len(order) + step, len(order) * len(batch.tasks))
+        trained.append(to_numpy(model, dict(model.named_parameters())))
+    return trained
+
+
+def _report(batch: Batch, step: int, steps: int) -> None:
+    if step % max(1, steps // REPORTS) == 0:
+        batch.report(step / steps)
+
+
+# torch keeps kernels with the output first, and a second bias in an LSTM, which stays 0 and is
+# not trained: two biases would move the sum by two steps.
+
+
+def to_torch(model: nn.Module, weights: Mapping[str, np.ndarray]) -> Parameters:
+    """Return the parameters of a model by torch's names, from the layout of `arspec.layers`."""
+    return {
+        torch_name: torch.from_numpy(np.ascontiguousarray(np.transpose(weights[name], axes)))
+        for name, torch_name, axes in _pairs(model)
+    }
+
+
+def to_numpy(model: nn.Module, parameters: Mapping[str, Tensor]) -> Weights:
+    """Return the inverse of `to_torch`."""
+    return {
+        name: np.transpose(parameters[torch_name].detach().numpy().copy(), np.argsort(axes))
+        for name, torch_name, axes in _pairs(model)
+    }
+
+
+def _pairs(model: nn.Module) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Return name, torch's name, and the order of axes that leads to torch's, of every parameter."""
+    for path, module in model.named_modules():
+        layer = path.replace(".", "/")
+        for role, torch_role in _roles(module).items():
+            rank = getattr(module, torch_role).dim()
+            axes = (rank - 1, rank - 2, *range(rank - 2)) if role.endswith("kernel") else tuple(range(rank))
+            yield f"{layer}/{role}", f"{path}.{torch_role}", axes
+
+
+def _roles(module: nn.Module) -> dict[str, str]:
+    # By isinstance: what is attached to a module makes its class a subclass of its own.
+    return next((roles for cls, roles in _ROLES.items() if isinstance(module, cls)), {})
+
+
+_ROLES: dict[type[nn.Module], dict[str, str]] = {
+    nn.Linear: {"kernel": "weight", "bias": "bias"},
+    nn.Conv2d: {"kernel": "weight", "bias": "bias"},
+    nn.Embedding: {"embeddings": "weight"},
+    nn.LSTM: {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0", "bias": "bias_ih_l0"},
+}
