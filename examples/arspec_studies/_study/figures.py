@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from arspec_studies._study.study import Metric, Study
-from arspec_studies._study.summary import TITLES, Effect, Group, baseline_of
+from arspec_studies._study.summary import TITLES, Effect, Group
 from arspec_studies._study.svg import COLOURS, INK, PALETTE, STYLE, svg
 
 WIDTH = 9.6
@@ -67,22 +67,20 @@ def over_coefficient(study: Study, found: Sequence[Group], metrics: Sequence[Met
 
 
 def _over_coefficient(axes: Axes, study: Study, found: Sequence[Group], metric: Metric) -> None:
-    baseline = baseline_of(study, found, found[0].framework)
-    if baseline is not None:
-        spread = baseline.spread(metric.name)
-        low, high = (metric.scale * (spread.mean + sign * spread.deviation) for sign in (-1, 1))
-        axes.axhspan(low, high, color=INK, alpha=0.07, linewidth=0)
-        title = study.baseline.title
-        axes.axhline(metric.scale * spread.mean, color=INK, linestyle="--", linewidth=0.9, label=title)
-    for index, variant in enumerate(study.variants[1:]):
+    for index, variant in enumerate(study.variants):
         line = sorted((g for g in found if g.variant == variant), key=lambda group: group.coefficient)
         if not line:
             continue
-        x = [group.coefficient for group in line]
         spreads = [group.spread(metric.name) for group in line]
         mean = metric.scale * np.array([spread.mean for spread in spreads])
         deviation = metric.scale * np.array([spread.deviation for spread in spreads])
-        colour = PALETTE[index % len(PALETTE)]
+        if study.is_plain(variant):
+            style = ("--", ":", "-.")[sum(map(study.is_plain, study.variants[:index])) % 3]
+            axes.axhspan(mean[0] - deviation[0], mean[0] + deviation[0], color=INK, alpha=0.07, linewidth=0)
+            axes.axhline(mean[0], color=INK, linestyle=style, linewidth=0.9, label=variant.title)
+            continue
+        x = [group.coefficient for group in line]
+        colour = PALETTE[(index - 1) % len(PALETTE)]
         axes.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.13, linewidth=0)
         axes.plot(x, mean, "o-", markersize=3.5, linewidth=1.3, color=colour, label=variant.title)
     axes.set_xscale("log")

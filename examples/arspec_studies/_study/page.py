@@ -60,13 +60,19 @@ def _content(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "grid": figures.over_coefficient(study, found, study.metrics[:3]) if gridded else "",
         "best": [_best(study, best) for best in summary.best(study, found)],
         "own_figures": _own_figures(study, rows),
-        "specs": {v.title: study.path(v.name).read_text(encoding="utf-8") for v in study.variants[1:]},
+        "specs": _specs(study),
         "snippets": {name: function_source(study.folder / f"train_{name}.py", "train") for name in FRAMEWORKS},
     }
 
 
+def _specs(study: Study) -> dict[str, str]:
+    """Return the text of every spec file with a rule, by the title of the first variant that has it."""
+    by_path = {study.path(v.name): v.title for v in reversed(study.variants) if not study.is_plain(v)}
+    return {title: path.read_text(encoding="utf-8") for path, title in reversed(by_path.items())}
+
+
 def _line(study: Study, found: Sequence[summary.Group], group: summary.Group) -> dict[str, Any]:
-    baseline = summary.baseline_of(study, found, group.framework)
+    baseline = summary.baseline_of(study, found, group)
     cells = []
     for metric in study.metrics:
         spread = group.spread(metric.name)
@@ -77,7 +83,7 @@ def _line(study: Study, found: Sequence[summary.Group], group: summary.Group) ->
             changed = f"{summary.signed(metric, paired.spread.mean)}{'*' if paired.is_clear else ''}"
         shown = f"{metric.shown(spread.mean)} ± {metric.shown(spread.deviation)}"
         cells.append((shown, changed, "" if published is None else metric.shown(published)))
-    coefficient = "–" if group.variant == study.baseline else f"{group.coefficient:g}"
+    coefficient = "–" if study.is_plain(group.variant) else f"{group.coefficient:g}"
     return {"group": group, "coefficient": coefficient, "cells": cells}
 
 

@@ -51,7 +51,7 @@ def run(study: Study, request: Request, folder: Path, progress: Progress) -> tup
     if not request.resume:
         store.forget(request.framework)
     seeds = request.seeds or (study.quick_seeds if request.quick else study.seeds)
-    wanted = planned(study, seeds, request.grid)
+    wanted = planned(study, seeds, request.grid, quick=request.quick)
     known = {row.run for row in store.rows(request.framework)}
     missing = [run for run in wanted if run not in known]
     outcome = Outcome()

@@ -56,21 +56,24 @@ def parse_grid(text: str) -> tuple[float, ...]:
     return tuple(float(f"{10**exponent:.6g}") for exponent in np.linspace(ends[0], ends[1], points))
 
 
-def coefficients(study: Study, variant: Variant, grid: Sequence[float]) -> list[float]:
-    """Return the coefficients to train a variant with, largest first; that of its spec file is among them."""
+def coefficients(study: Study, variant: Variant, grid: Sequence[float], *, quick: bool = False) -> list[float]:
+    """Return the coefficients to train a variant with, largest first; that of its spec file is among them.
+
+    A quick run has that one alone, unless a grid is asked for.
+    """
     own = coefficient_of(study.spec(variant.name))
-    if variant == study.baseline:
+    if study.is_plain(variant):
         return [0.0]
-    more = grid if grid and variant.on_grid else variant.coefficients or ()
+    more = grid if grid and variant.on_grid else () if quick else variant.coefficients
     return sorted({own, *more}, reverse=True)
 
 
-def planned(study: Study, seeds: int, grid: Sequence[float]) -> list[Run]:
+def planned(study: Study, seeds: int, grid: Sequence[float], *, quick: bool = False) -> list[Run]:
     """Return every run of a study, those of the baseline first."""
     return [
         Run(variant.name, coefficient, seed)
         for variant in study.variants
-        for coefficient in coefficients(study, variant, grid)
+        for coefficient in coefficients(study, variant, grid, quick=quick)
         for seed in range(seeds)
     ]
 

@@ -13,7 +13,7 @@ import arspec
 Weights = dict[str, np.ndarray]
 
 # Folders with a study, in the order of `arspec study list`.
-STUDIES = ("iris",)
+STUDIES = ("iris", "sparse-autoencoder")
 FRAMEWORKS = ("torch", "jax", "keras")
 
 
@@ -72,18 +72,24 @@ class Variant:
 
     Attributes
     ----------
-    name : the spec file in the study's folder, without ".json".
+    name : of the variant, and of its spec file unless `file` says another.
     title : in tables.
     published : by metric, what the source reports, in the unit of `measure`.
     on_grid : whether a grid of coefficients applies to it.
-    coefficients : where no grid is asked for; None for that of the spec file alone.
+    coefficients : where no grid is asked for, beside that of the spec file.
+    options : what `task` is told, such as how many units the network has.
+    file : the spec file in the study's folder, without ".json", where variants share one.
+    against : the variant without a rule that it is compared with; the study's first by default.
     """
 
     name: str
     title: str
     published: Mapping[str, float] = field(default_factory=dict)
     on_grid: bool = True
-    coefficients: tuple[float, ...] | None = None
+    coefficients: tuple[float, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
+    against: str = ""
 
 
 def _train(module: Any, spec: arspec.Spec, batch: Batch) -> list[Weights]:
@@ -100,9 +106,9 @@ class Study:
     source : where the experiment comes from.
     setting : what is trained on what; `reading`: how to read the numbers, and why they may
         differ from what was published.
-    variants : ways to regularize; the first has no rule and is what others are compared with.
+    variants : ways to regularize; the first has no rule.
     metrics : what is measured; the first one is the headline.
-    task : (seed, quick) -> Task.
+    task : (seed, quick, and the options of the variant) -> Task.
     measure : (trained weights, task) -> numbers by metric.
     seeds, quick_seeds : how many by default. `seed` is what one of them stands for.
     show : (trained weights, task) -> anything JSON can hold, kept for the first seed.
@@ -118,7 +124,7 @@ class Study:
     reading: str
     variants: tuple[Variant, ...]
     metrics: tuple[Metric, ...]
-    task: Callable[[int, bool], Task]
+    task: Callable[..., Task]
     measure: Callable[[Weights, Task], dict[str, float]]
     seeds: int
     quick_seeds: int = 2
@@ -130,11 +136,11 @@ class Study:
     @property
     def folder(self) -> Path:
         """Where the spec files stand."""
-        return Path(__file__).parent.parent / self.name
+        return Path(__file__).parent.parent / self.name.replace("-", "_")
 
     def path(self, variant: str) -> Path:
         """Return the spec file of a variant."""
-        return self.folder / f"{variant}.json"
+        return self.folder / f"{self.variant(variant).file or variant}.json"
 
     def spec(self, variant: str) -> arspec.Spec:
         """Return the spec of a variant."""
@@ -146,8 +152,16 @@ class Study:
 
     @property
     def baseline(self) -> Variant:
-        """The variant without a rule."""
+        """The first variant, which has no rule."""
         return self.variants[0]
+
+    def against(self, variant: Variant) -> Variant:
+        """Return the variant without a rule that another is compared with."""
+        return self.variant(variant.against or self.baseline.name)
+
+    def is_plain(self, variant: Variant) -> bool:
+        """Return whether a variant has no rule."""
+        return self.against(variant) == variant
 
     @property
     def headline(self) -> Metric:

@@ -56,9 +56,10 @@ def at_spec(study: Study, found: Sequence[Group]) -> list[Group]:
     return [group for group in found if group.coefficient == own[group.variant.name]]
 
 
-def baseline_of(study: Study, found: Sequence[Group], framework: str) -> Group | None:
-    """Return the group without a penalty."""
-    return next((g for g in found if g.framework == framework and g.variant == study.baseline), None)
+def baseline_of(study: Study, found: Sequence[Group], group: Group) -> Group | None:
+    """Return the group without a penalty that another is compared with, of the same framework."""
+    plain = study.against(group.variant)
+    return next((g for g in found if (g.framework, g.variant) == (group.framework, plain)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,12 @@ def effects(study: Study, found: Sequence[Group], metric: Metric) -> list[Effect
     """Return the effect of every variant, at the coefficient of its spec file."""
     listed = []
     for group in at_spec(study, found):
-        baseline = baseline_of(study, found, group.framework)
-        if group.variant == study.baseline or baseline is None or not set(group.runs) & set(baseline.runs):
+        baseline = baseline_of(study, found, group)
+        if baseline is group or baseline is None or not set(group.runs) & set(baseline.runs):
             continue
         paired = group.paired(baseline, metric.name)
-        both = metric.name in group.variant.published and metric.name in study.baseline.published
-        published = group.variant.published[metric.name] - study.baseline.published[metric.name] if both else None
+        before, after = (g.variant.published.get(metric.name) for g in (baseline, group))
+        published = None if before is None or after is None else after - before
         listed.append(Effect(group, metric, paired, published, _beyond(paired.differences, published)))
     return listed
 
@@ -102,8 +103,9 @@ def _beyond(differences: Sequence[float], published: float | None) -> int | None
 def sentence(study: Study, effect: Effect) -> str:
     """Say in a sentence what a penalty changed, and where the published difference stands."""
     metric, paired, count = effect.metric, effect.paired, len(effect.paired.differences)
-    text = f"{effect.group.variant.title}: {metric.title} changes by {signed(metric, paired.spread.mean)} on average"
-    text += f" ({count} {study.seed}s, deviation {metric.shown(paired.spread.deviation)}"
+    who = f"{effect.group.variant.title} ({TITLES[effect.group.framework]})"
+    text = f"{who}: {metric.title} changes by {signed(metric, paired.spread.mean)} on average"
+    text += f" ({count} {study.seed}{'s' if count > 1 else ''}, deviation {metric.shown(paired.spread.deviation)}"
     if paired.interval is not None:
         low, high = (signed(metric, end) for end in paired.interval)
         text += f"; 95 % interval of the mean {low} to {high}"
@@ -138,9 +140,9 @@ def best(study: Study, found: Sequence[Group]) -> list[Best]:
     sign = 1 if metric.higher_is_better else -1
     chosen: list[Best] = []
     for framework in dict.fromkeys(group.framework for group in found):
-        baseline = baseline_of(study, found, framework)
-        for variant in study.variants[1:]:
+        for variant in study.variants:
             tried = [g for g in found if (g.framework, g.variant) == (framework, variant) and len(g.runs) >= 4]
+            baseline = baseline_of(study, found, tried[0]) if tried else None
             if len(tried) < 2 or baseline is None:
                 continue
             winner = max(reversed(tried), key=lambda group: sign * group.only(0).spread(metric.name).mean)

@@ -55,6 +55,6 @@ def show(console: Console, study: Study, rows: Sequence[Row]) -> None:
 def _cells(study: Study, group: summary.Group) -> list[str]:
     spreads = [(metric, group.spread(metric.name)) for metric in study.metrics]
     numbers = [f"{metric.shown(spread.mean)} ± {metric.shown(spread.deviation)}" for metric, spread in spreads]
-    coefficient = "–" if group.variant == study.baseline else f"{group.coefficient:g}"
+    coefficient = "–" if study.is_plain(group.variant) else f"{group.coefficient:g}"
     name = f"{summary.TITLES[group.framework]}: {group.variant.title}"
     return [name, coefficient, str(len(group.runs)), *numbers]

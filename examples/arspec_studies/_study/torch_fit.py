@@ -98,7 +98,9 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 def _roles(module: nn.Module) -> dict[str, str]:
     # By isinstance: what is attached to a module makes its class a subclass of its own.
-    return next((roles for cls, roles in _ROLES.items() if isinstance(module, cls)), {})
+    # A module of the study's own has its parameters under their own names.
+    known = (roles for cls, roles in _ROLES.items() if isinstance(module, cls))
+    return next(known, {name: name for name, _ in module.named_parameters(recurse=False)})
 
 
 _ROLES: dict[type[nn.Module], dict[str, str]] = {

@@ -49,7 +49,8 @@ def _prepare(framework: str) -> tuple[str, tuple[str, ...]]:
 def _train(study: Study, module: object, variant: str, runs: list[tuple[float, int]], *, quick: bool) -> None:
     spec = study.spec(variant)
     own = coefficient_of(spec)
-    tasks = [study.task(seed, quick) for _, seed in runs]
+    options = study.variant(variant).options
+    tasks = [study.task(seed, quick, **options) for _, seed in runs]
     factors = [coefficient / own if own else 1.0 for coefficient, _ in runs]
     report = Batch(tasks, factors, lambda share: emit("progress", share=share))
     for (coefficient, seed), task, weights in zip(runs, tasks, study.train(module, spec, report), strict=True):
