@@ -148,7 +148,11 @@ class TransposedConvolution(Kind):
 
 @dataclass(frozen=True, slots=True)
 class BatchNormalization(Kind):
-    """Over the last axis. moving = momentum·moving + (1 − momentum)·batch, variance biased."""
+    """Over the last axis. moving = momentum·moving + (1 − momentum)·batch.
+
+    The batch is normalized with its biased variance Σ(x − mean)² / n; `moving` takes this one,
+    or with `unbiased` that of n − 1, as torch does.
+    """
 
     trainable: ClassVar[tuple[str, ...]] = ("scale", "shift")
     state: ClassVar[tuple[str, ...]] = ("moving_mean", "moving_variance")
@@ -156,6 +160,7 @@ class BatchNormalization(Kind):
     momentum: float
     use_scale: bool = True
     use_shift: bool = True
+    unbiased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,12 +305,16 @@ class PReLU(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Pooling(Kind):
-    """mode "max" or "average"; with padding "same" an average counts real entries only."""
+    """mode "max" or "average" over real entries only: padding never is the maximum, nor counts.
+
+    With padding "explicit", `pads` are (before, after) of each axis.
+    """
 
     mode: str
     size: Sizes
     strides: Sizes
     padding: str
+    pads: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +424,7 @@ _CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("DepthwiseConvolution", "padding"): ("valid", "same"),
     ("SeparableConvolution", "padding"): ("valid", "same", "causal"),
     ("TransposedConvolution", "padding"): ("valid", "same"),
-    ("Pooling", "padding"): ("valid", "same"),
+    ("Pooling", "padding"): ("valid", "same", "explicit"),
     ("Pooling", "mode"): ("max", "average"),
     ("GlobalPooling", "mode"): ("max", "average"),
     ("Bidirectional", "merge"): ("concat", "sum", "mul", "ave"),

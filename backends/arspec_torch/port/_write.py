@@ -111,6 +111,8 @@ class TorchWriter(ModuleWriter):
         target = self.layers[path].path
         self.place(path, "pre_activation", target, "pre_activation", value.layout)
         if function.name == "linear":
+            # "output" would be that of an activation function that follows: a layer of its own here.
+            self.place(path, "output", target, "pre_activation", value.layout)
             return value
         attribute = f"{self.name_layer(node)}_activation"
         self.attribute(attribute, self.function(function, value))
@@ -151,7 +153,8 @@ class TorchWriter(ModuleWriter):
             return "", ""
         if kind.padding == "causal":
             return f"F.pad({x.text}, ({(size[0] - 1) * dilation[0]}, 0))", ""
-        found = [same_padding(*axis) for axis in zip(x.shape[:-1], size, kind.strides, dilation, strict=True)]
+        same = [same_padding(*axis) for axis in zip(x.shape[:-1], size, kind.strides, dilation, strict=True)]
+        found = list(kind.pads) if kind.padding == "explicit" else same
         if any(pads is None for pads in found):
             self.helper("pad_same")
             options = f", value={fill}" if fill else ""
@@ -366,10 +369,14 @@ def _batch_normalization(
 ) -> Value:
     x = w.convert(arguments[0], FIRST)
     rank = max(len(x.shape) - 1, 1)
-    w.helper(f"BatchNorm{rank}d")
-    options = _options(scale="" if kind.use_scale else "False", shift="" if kind.use_shift else "False")
+    if kind.unbiased:
+        options, own = _affine_options(w, kind, path, "affine"), "nn."
+    else:
+        w.helper(f"BatchNorm{rank}d")
+        options = _options(scale="" if kind.use_scale else "False", shift="" if kind.use_shift else "False")
+        own = ""
     momentum = round(1 - kind.momentum, 12)
-    text = f"BatchNorm{rank}d({_channels(x)}, eps={kind.epsilon!r}, momentum={momentum!r}{options})"
+    text = f"{own}BatchNorm{rank}d({_channels(x)}, eps={kind.epsilon!r}, momentum={momentum!r}{options})"
     value = w.module(node, path, text, x, FIRST, node.shapes[0])
     _normalization(w, kind, node, path, (_channels(x),))
     names = {"moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -498,6 +505,8 @@ def _pooling(w: TorchWriter, kind: kinds.Pooling, node: Node, path: str, argumen
     fill = '-float("inf")' if kind.mode == "max" else ""
     padded, padding = w.padded(x, kind, fill=fill)
     if kind.mode == "average" and padded:
+        if kind.padding == "explicit":
+            raise w.refuse(path, "an average pooling with more padding at one end", "Pad the input instead.")
         w.helper("AveragePoolSame")
         options = f"{tuple(kind.size)}, {tuple(kind.strides)}"
         return w.module(node, path, f"AveragePoolSame({options})", x, FIRST, node.shapes[0])
