@@ -12,6 +12,8 @@ from arspec.port._bundle import write_bundle as write_bundle
 from arspec.port._certificate import Certificate as Certificate
 from arspec.port._certificate import Finding as Finding
 from arspec.port._certificate import certify as certify
+from arspec.port._faults import Fault as Fault
+from arspec.port._faults import plant as plant
 from arspec.port._graph import Graph as Graph
 from arspec.port._graph import Input as Input
 from arspec.port._graph import Node as Node

@@ -31,12 +31,16 @@ _DTYPES = ("float64", "float32", "float16", "int32")
 
 @dataclass(frozen=True, slots=True)
 class PortedSite:
-    """Where a rule applies in the source: its key, which rule of the Spec, layer and placement."""
+    """Where a rule applies in the source: its key, which rule of the Spec, layer and placement.
+
+    `mask` is the path of the `PaddingMask` that says which steps count, "" if all do.
+    """
 
     key: str
     rule: int
     layer: str
     placement: str
+    mask: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ def _sites(document: Any, spec: Spec) -> tuple[PortedSite, ...]:
     except TypeError as error:
         raise SpecError(f"not a list of sites: {error}.") from None
     for site in sites:
-        texts = (site.key, site.layer, site.placement)
+        texts = (site.key, site.layer, site.placement, site.mask)
         if not all(isinstance(text, str) for text in texts) or site.rule not in range(len(spec.rules)):
             raise SpecError(f"{shown(site)} is no site of the {len(spec.rules)} rules.")
     return sites

@@ -195,7 +195,7 @@ def divergence(bundle: Bundle, subject: Subject, tolerance: float) -> str:
             return f"{path!r}, whose shape {array.shape} is another"
         error = float(np.abs(got - expected).max(initial=0.0)) / scale
         if not error <= tolerance:
-            return f"{path!r}, by {_shown(error)}"
+            return f"{path!r}, {_shown(error)}"
     return ""
 
 

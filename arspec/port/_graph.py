@@ -16,13 +16,15 @@ Reference = str | float  # "name" or "name:1" for the second result of a node; a
 class Input:
     """One input of a model: name, shape without the batch (None where it may vary), dtype.
 
-    `limit` is the number of rows of the embedding that reads it, for integers.
+    `limit` is the number of rows of the embedding that reads it, for integers; `padding` is
+    the value that a `PaddingMask` of it takes for padding.
     """
 
     name: str
     shape: Shape
     dtype: str = "float32"
     limit: int | None = None
+    padding: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,13 @@ class Graph:
         return {
             "name": self.name,
             "inputs": [
-                {"name": one.name, "shape": list(one.shape), "dtype": one.dtype, "limit": one.limit}
+                {
+                    "name": one.name,
+                    "shape": list(one.shape),
+                    "dtype": one.dtype,
+                    "limit": one.limit,
+                    "padding": one.padding,
+                }
                 for one in self.inputs
             ],
             "nodes": [_node_to_document(node) for node in self.nodes],
@@ -167,12 +175,15 @@ def _node_from_document(document: Any) -> Node:
 
 
 def _input_from_document(document: Any) -> Input:
-    held = _object(document, "an input", ("name", "shape", "dtype", "limit"))
+    held = _object(document, "an input", ("name", "shape", "dtype", "limit", "padding"))
     name = require_name(held["name"])
     if held["dtype"] not in ("float32", "int32"):
         raise SpecError(f"input {name!r} has dtype {shown(held['dtype'])}; expected 'float32' or 'int32'.")
     limit = None if held["limit"] is None else _count(held["limit"], f"{name}.limit")
-    return Input(name, _shape(held["shape"], name), held["dtype"], limit)
+    padding = held["padding"]
+    if padding is not None and (not isinstance(padding, int | float) or isinstance(padding, bool)):
+        raise SpecError(f"input {name!r} has padding {shown(padding)}; expected a number or null.")
+    return Input(name, _shape(held["shape"], name), held["dtype"], limit, None if padding is None else float(padding))
 
 
 def _object(document: Any, who: str, names: tuple[str, ...]) -> dict[str, Any]:

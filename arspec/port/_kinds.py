@@ -226,8 +226,31 @@ class Embedding(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class PaddingMask(Kind):
+    """True where a step counts: where x is not `value` or, with `feature`, not in every feature.
+
+    Masks are values of a graph: Embedding(mask_zero) and Masking have a node of this kind
+    beside them, and what Keras hands on by itself is read by name from there.
+    """
+
+    names_layer: ClassVar[bool] = False
+    value: float = 0.0
+    feature: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Masking(Kind):
+    """x where its second input, a `PaddingMask`, is true, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recurrent(Kind):
-    """What the recurrent layers share; `reverse` walks from the end and gives the last step first."""
+    """What the recurrent layers share; `reverse` walks from the end and gives the last step first.
+
+    After the sequence a node reads, if `initial_state`, the states that the walk starts from,
+    and, if `masked`, a `PaddingMask`: a step where it is false is passed over. Its output is
+    that of the step before, 0 if there is none or with `zero_masked`.
+    """
 
     trainable: ClassVar[tuple[str, ...]] = ("kernel", "recurrent_kernel", "bias")
     units: int
@@ -236,6 +259,9 @@ class Recurrent(Kind):
     return_sequences: bool = False
     return_state: bool = False
     reverse: bool = False
+    initial_state: bool = False
+    masked: bool = False
+    zero_masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +286,11 @@ class GRU(Recurrent):
 
 @dataclass(frozen=True, slots=True)
 class Bidirectional(Kind):
-    """Two recurrent layers, forward and backward, merged by "concat", "sum", "mul" or "ave"."""
+    """Two recurrent layers, forward and backward, merged by "concat", "sum", "mul" or "ave".
+
+    `layer` is the forward one; the other walks from the end, and its sequence is turned
+    round before they are merged. The states of forward come before those of backward.
+    """
 
     layer: Kind
     merge: str = "concat"
@@ -413,7 +443,7 @@ KINDS: Mapping[str, type[Kind]] = {
     for cls in (
         *(Dense, Convolution, DepthwiseConvolution, SeparableConvolution, TransposedConvolution),
         *(BatchNormalization, LayerNormalization, GroupNormalization, RMSNormalization, Scale, Standardize),
-        *(Rescaling, Embedding, SimpleRNN, LSTM, GRU, Bidirectional, MultiHeadAttention, Activation, PReLU),
+        *(Rescaling, Embedding, PaddingMask, Masking, SimpleRNN, LSTM, GRU, Bidirectional, MultiHeadAttention, Activation, PReLU),
         *(Pooling, GlobalPooling, ZeroPadding, Cropping, UpSampling, Flatten, Reshape, Permute, Repeat),
         *(Merge, ScaledAdd, Concatenate, Dropout, Identity),
     )

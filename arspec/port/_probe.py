@@ -77,8 +77,35 @@ def _input(one: Any, key: str, batch: int) -> np.ndarray:
     shape = (batch, *(next(free) if size is None else size for size in one.shape))
     if one.dtype == "int32":
         limit = one.limit or 2
-        return (uniform(key, shape) * limit).astype(np.int32).clip(0, limit - 1)
-    return normal(key, shape)
+        first = 1 if one.padding == 0 and limit > 1 else 0  # padding comes below, on purpose
+        found = (first + uniform(key, shape) * (limit - first)).astype(np.int32).clip(0, limit - 1)
+    else:
+        found = normal(key, shape)
+    return found if one.padding is None else _padded(found, one.padding)
+
+
+def _padded(array: np.ndarray, value: float) -> np.ndarray:
+    """Pad rows by turns behind, in front, in the middle, and not at all; no row is padding alone."""
+    steps = array.shape[1]
+    share = max(1, steps // 3)
+    cuts = (slice(steps - share, None), slice(0, share), slice(share, share + 1))
+    found = array.copy()
+    for row in range(len(found) if steps > 1 else 0):
+        if row % 4 < 3:
+            found[row, cuts[row % 4]] = value
+    return found
+
+
+def padding_mask(graph: Graph, path: str, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what the `PaddingMask` at a path gives for the inputs of a graph, (batch, time) and bool."""
+    given = dict(zip((one.name for one in graph.inputs), inputs, strict=True))
+    name, _, rest = path.partition("/")
+    node = next(each for each in graph.nodes if each.name == name)
+    held = [given[str(reference)] for reference in node.inputs]
+    if isinstance(node.layer, Graph):
+        return padding_mask(node.layer, rest, held)
+    valid = held[0] != getattr(node.layer, "value", 0.0)
+    return valid.any(-1) if getattr(node.layer, "feature", False) else valid
 
 
 def uniform(key: str, shape: tuple[int, ...]) -> np.ndarray:

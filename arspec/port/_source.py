@@ -156,7 +156,7 @@ class ModuleWriter(ABC):
         self.classes: list[str] = []
         self.scope: Any = None
         self._class_names: set[str] = set()
-        self.wanted = {site.layer for site in bundle.sites}
+        self.wanted = {site.layer for site in bundle.sites if site.placement == "output"}
 
     # What a framework says.
 
@@ -257,8 +257,8 @@ class ModuleWriter(ABC):
         return f"{class_name}()"
 
     def _tapped(self, node: Node, path: str, value: Value) -> Value:
-        """Give the result of a layer without a module a module, so that a rule can name it."""
-        attribute = self.name_layer(node)
+        """Give a result that no module returns a module, so that a rule can name it."""
+        attribute = self.name_layer(node) + ("_output" if path in self.layers else "")
         self.attribute(attribute, self.identity())
         self.place(path, "output", self.path_of(attribute), "output", value.layout)
         self.traced[path] = Place(self.path_of(attribute), value.layout)

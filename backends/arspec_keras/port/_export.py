@@ -8,11 +8,13 @@ import numpy as np
 import keras
 from arspec import Spec, SpecError
 from arspec.port import Bundle, PortedSite
+from arspec._placements import ACTIVATIONS
 from arspec.port._environment import environment
 from arspec.port._probe import make_probe, measure, perturbed, summary
 from arspec_keras._extract import extract
 from arspec_keras.port._layers import Constant
-from arspec_keras.port._read import read_model
+from arspec_keras.port._masks import without_unused
+from arspec_keras.port._read import Reading, read_model
 from arspec_keras.port._twin import Twin
 
 
@@ -62,8 +64,23 @@ def export(
     for path, array in twin.trace(probe.inputs["b"]):
         evidence[f"trace/{path}"] = summary(array)
     position = {id(rule): index for index, rule in enumerate(rules.rules)}
-    sites = tuple(PortedSite(site.key, position[id(site.rule)], site.layer, site.rule.placement) for site in twin.sites)
-    return Bundle(reading.graph, rules, sites, weights, probe, evidence, _environment(), exact=True)
+    sites = tuple(
+        PortedSite(site.key, position[id(site.rule)], site.layer, site.rule.placement, _mask(reading, site))
+        for site in twin.sites
+    )
+    graph = without_unused(reading.graph, {site.mask for site in sites})
+    return Bundle(graph, rules, sites, weights, probe, evidence, _environment(), exact=True)
+
+
+def _mask(reading: Reading, site: Any) -> str:
+    """Return the path of the mask of a site, "" if there is none."""
+    placement = site.rule.placement
+    if placement not in ACTIVATIONS:
+        return ""
+    ends = {"input": "input", "output": "output", "pre_activation": "output"}
+    layer = site.layer.removesuffix("/forward").removesuffix("/backward")
+    end = "steps" if (layer, "steps") in reading.masks else ends.get(placement, "steps")
+    return reading.masks.get((layer, ends.get(placement, "steps") if placement in ends else end), "")
 
 
 def _sizes(tensor: Any) -> tuple[Any, ...]:

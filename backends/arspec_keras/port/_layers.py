@@ -1,7 +1,6 @@
 """Which kind each layer of Keras is, with everything it leaves to defaults written out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,11 @@ import keras
 from arspec.port import _kinds as kinds
 from arspec.port._graph import Reference
 from arspec.port._kinds import Function, Kind, refuse
+from arspec_keras.port import _sequences
+from arspec_keras.port._settings import WITH_PARAMETER, Held, Shapes, function, weights
 
-Shapes = tuple[tuple[int | None, ...], ...]
-Held = dict[str, Any]
 L = keras.layers
 
-_PLAIN = {"swish": "silu", "hard_swish": "hard_silu"}
-_WITH_PARAMETER = {"leaky_relu": 0.2, "elu": 1.0, "celu": 1.0}
 _MERGES = {
     **{L.Add: "add", L.Subtract: "subtract", L.Multiply: "multiply", L.Average: "average"},
     **{L.Maximum: "maximum", L.Minimum: "minimum"},
@@ -52,7 +49,7 @@ def read_operation(
     name = type(operation).__name__
     if name in _OPERATIONS and not options:
         return kinds.Merge(_OPERATIONS[name], names_layer=False), inputs
-    if name.lower() in kinds.FUNCTIONS and name.lower() not in _WITH_PARAMETER and not options:
+    if name.lower() in kinds.FUNCTIONS and name.lower() not in WITH_PARAMETER and not options:
         return kinds.Activation(Function(name.lower())), inputs
     raise refuse(path, f"the operation {name}", "Write it as a layer.")
 
@@ -69,24 +66,8 @@ def _common(layer: Any, path: str) -> None:
             raise refuse(path, name, "Take the constraint off, or apply it in the target after each step.")
 
 
-def function(activation: Any, path: str) -> Function:
-    """Return a Keras activation function by name."""
-    if activation is None:
-        return Function()
-    found = keras.activations.serialize(activation)
-    name = _PLAIN.get(found, found) if isinstance(found, str) else None
-    if name not in kinds.FUNCTIONS or keras.activations.get(found) is not activation:
-        raise refuse(path, f"the activation {activation!r}", f"Use one of {', '.join(kinds.FUNCTIONS)}.")
-    return Function(str(name), _WITH_PARAMETER.get(str(name)))
-
-
-def _weights(layer: Any, **attributes: str) -> Held:
-    found = {role: getattr(layer, name, None) for role, name in attributes.items()}
-    return {role: variable for role, variable in found.items() if variable is not None}
-
-
 def _affine(layer: Any) -> Held:
-    return _weights(layer, kernel="kernel", bias="bias")
+    return weights(layer, kernel="kernel", bias="bias")
 
 
 def _dense(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
@@ -115,7 +96,7 @@ def _depthwise(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
 def _separable(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
     kind = kinds.SeparableConvolution(layer.filters, layer.depth_multiplier, **_windows(layer, path))
     names = ("depthwise_kernel", "pointwise_kernel", "bias")
-    return kind, _weights(layer, **{name: name for name in names})
+    return kind, weights(layer, **{name: name for name in names})
 
 
 def _transposed(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
@@ -132,7 +113,7 @@ def _last_axis(layer: Any, path: str, shapes: Shapes) -> None:
 
 
 def _normalization(layer: Any) -> Held:
-    return _weights(layer, scale="gamma", shift="beta", moving_mean="moving_mean", moving_variance="moving_variance")
+    return weights(layer, scale="gamma", shift="beta", moving_mean="moving_mean", moving_variance="moving_variance")
 
 
 def _batch_normalization(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
@@ -157,7 +138,7 @@ def _group_normalization(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, H
 
 def _rms_normalization(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
     _last_axis(layer, path, shapes)
-    return kinds.RMSNormalization(layer.epsilon), _weights(layer, scale="scale")
+    return kinds.RMSNormalization(layer.epsilon), weights(layer, scale="scale")
 
 
 def _standardize(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
@@ -194,13 +175,6 @@ def _numbers(given: Any) -> tuple[float, ...]:
     )
 
 
-def _embedding(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
-    kind = kinds.Embedding(layer.input_dim, layer.output_dim, layer.mask_zero)
-    if layer.mask_zero:
-        raise refuse(path, "mask_zero", "Masks are not ported yet; give the target masks of its own.")
-    return kind, _weights(layer, embeddings="embeddings")
-
-
 def _activation(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
     return kinds.Activation(function(layer.activation, path)), {}
 
@@ -229,7 +203,7 @@ def _softmax(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
 
 
 def _prelu(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
-    return kinds.PReLU(tuple(layer.alpha.shape)), _weights(layer, slope="alpha")
+    return kinds.PReLU(tuple(layer.alpha.shape)), weights(layer, slope="alpha")
 
 
 def _pooling(mode: str) -> Callable[[Any, str, Shapes], tuple[Kind, Held]]:
@@ -310,7 +284,7 @@ def _stochastic_depth(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
 
 
 def _scale(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
-    return kinds.Scale(), _weights(layer, scale="gamma")
+    return kinds.Scale(), weights(layer, scale="gamma")
 
 
 def _scaled_add(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
@@ -319,67 +293,6 @@ def _scaled_add(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
 
 def _identity(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
     return kinds.Identity(), {}
-
-
-def _recurrent_options(layer: Any, path: str) -> dict[str, Any]:
-    if layer.stateful or layer.unroll or getattr(layer, "recurrent_dropout", 0):
-        raise refuse(path, "stateful, unroll or recurrent_dropout", "Switch it off.")
-    if getattr(layer, "dropout", 0):
-        raise refuse(path, "dropout inside a recurrent layer", "Put a Dropout layer before it.")
-    return {
-        "units": layer.units,
-        "activation": function(layer.activation, path),
-        "use_bias": layer.use_bias,
-        "return_sequences": layer.return_sequences,
-        "return_state": layer.return_state,
-        "reverse": layer.go_backwards,
-    }
-
-
-def _recurrent_weights(layer: Any) -> Held:
-    return _weights(layer.cell, kernel="kernel", recurrent_kernel="recurrent_kernel", bias="bias")
-
-
-def _simple_rnn(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
-    return kinds.SimpleRNN(**_recurrent_options(layer, path)), _recurrent_weights(layer)
-
-
-def _lstm(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
-    gate = function(layer.recurrent_activation, path)
-    return kinds.LSTM(**_recurrent_options(layer, path), recurrent_activation=gate), _recurrent_weights(layer)
-
-
-def _gru(layer: Any, path: str, _: Shapes) -> tuple[Kind, Held]:
-    gate = function(layer.recurrent_activation, path)
-    options = _recurrent_options(layer, path)
-    return kinds.GRU(**options, recurrent_activation=gate, reset_after=layer.reset_after), _recurrent_weights(layer)
-
-
-def _bidirectional(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
-    one, held = read_layer(layer.forward_layer, f"{path}/forward", shapes)
-    other, back = read_layer(layer.backward_layer, f"{path}/backward", shapes)
-    if not isinstance(one, kinds.Recurrent) or not isinstance(other, kinds.Recurrent) or layer.merge_mode is None:
-        raise refuse(path, "this Bidirectional", "Use two LSTM, GRU or SimpleRNN and a merge_mode.")
-    if not other.reverse or replace(other, reverse=False) != one:
-        raise refuse(path, "a Bidirectional of unlike layers", "Use the same settings in both directions.")
-    found = {f"forward/{role}": variable for role, variable in held.items()}
-    return kinds.Bidirectional(one, layer.merge_mode), found | {f"backward/{role}": v for role, v in back.items()}
-
-
-def _attention(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
-    if getattr(layer, "_output_shape", None) is not None or getattr(layer, "dropout", 0):
-        raise refuse(path, "output_shape or dropout of an attention", "Leave them out.")
-    axes = getattr(layer, "_attention_axes", None)
-    if len(shapes[0]) != 2 or (axes is not None and tuple(axes) not in ((1,), (-2,))):
-        raise refuse(path, "attention over other axes than one of time", "Reshape to (batch, time, feature).")
-    held = {}
-    for name in ("query", "key", "value", "output"):
-        projection = getattr(layer, f"_{name}_dense")
-        held[f"{name}_kernel"] = projection.kernel
-        if projection.bias is not None:
-            held[f"{name}_bias"] = projection.bias
-    value = layer.value_dim or layer.key_dim
-    return kinds.MultiHeadAttention(layer.num_heads, layer.key_dim, value, layer.use_bias), held
 
 
 _READERS: dict[Any, Callable[[Any, str, Shapes], tuple[Kind, Held]]] = {
@@ -393,7 +306,6 @@ _READERS: dict[Any, Callable[[Any, str, Shapes], tuple[Kind, Held]]] = {
     L.GroupNormalization: _group_normalization,
     L.Normalization: _standardize,
     L.Rescaling: _rescaling,
-    L.Embedding: _embedding,
     L.Activation: _activation,
     L.ReLU: _relu,
     L.LeakyReLU: _leaky,
@@ -418,11 +330,7 @@ _READERS: dict[Any, Callable[[Any, str, Shapes], tuple[Kind, Held]]] = {
     L.Dropout: _dropout,
     **dict.fromkeys((L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D), _spatial_dropout),
     **dict.fromkeys((L.ActivityRegularization, L.Identity), _identity),
-    L.SimpleRNN: _simple_rnn,
-    L.LSTM: _lstm,
-    L.GRU: _gru,
-    L.Bidirectional: _bidirectional,
-    L.MultiHeadAttention: _attention,
+    **_sequences.READERS,
 }
 
 # Layers that Keras' own models bring along, or that younger versions have.

@@ -11,14 +11,19 @@ from arspec import SpecError, UnsupportedError
 from arspec.port._graph import Graph, Input, Node, Reference, require_name
 from arspec.port._kinds import Embedding, Kind
 from arspec_keras.port._layers import read_layer, read_operation
+from arspec_keras.port._masks import Masks
 
 
 @dataclass(slots=True)
 class Reading:
-    """A graph, and by path "layer/role" the variable that holds each weight."""
+    """A graph, by path "layer/role" the variable of each weight, and the masks of layers.
+
+    `masks` has the path of a mask for (path of a layer, "input", "output" or "steps").
+    """
 
     graph: Graph
     variables: dict[str, Any] = field(default_factory=dict)
+    masks: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def read_model(model: keras.Model) -> Reading:
@@ -28,13 +33,13 @@ def read_model(model: keras.Model) -> Reading:
     ------
     UnsupportedError: the model is subclassed, or a layer has no exact counterpart; named.
     """
-    variables: dict[str, Any] = {}
-    graph = _graph(model, "", variables)
-    held = {id(variable) for variable in variables.values()}
+    found = _Parts()
+    graph = _graph(model, "", found)
+    held = {id(variable) for variable in found.variables.values()}
     lost = [v.path for v in model.weights if id(v) not in held and not _is_counter(v)]
     if lost:
         raise UnsupportedError(f"{', '.join(lost[:6])}: a weight that no layer's description has.")
-    return Reading(graph, variables)
+    return Reading(graph, found.variables, found.masks)
 
 
 def _is_counter(variable: Any) -> bool:
@@ -42,7 +47,15 @@ def _is_counter(variable: Any) -> bool:
     return not str(variable.dtype).startswith(("float", "bfloat"))
 
 
-def _graph(model: keras.Model, prefix: str, variables: dict[str, Any]) -> Graph:
+@dataclass(slots=True)
+class _Parts:
+    """What is found on the way beside the graph."""
+
+    variables: dict[str, Any] = field(default_factory=dict)
+    masks: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def _graph(model: keras.Model, prefix: str, reading: _Parts) -> Graph:
     if isinstance(model, keras.Sequential):
         calls, inputs, outputs = _sequential_calls(model)
     elif hasattr(model, "operations") and isinstance(model, keras.Model):
@@ -52,16 +65,29 @@ def _graph(model: keras.Model, prefix: str, variables: dict[str, Any]) -> Graph:
             f"{model.name!r} is a {type(model).__name__}, whose graph Keras does not know. Write it as a functional "
             "model, keras.Model(inputs, outputs), or port its parts."
         )
-    nodes = tuple(_node(call, prefix, variables) for call in calls)
-    limits = {
-        reference: node.layer.rows
-        for node in nodes
-        if isinstance(node.layer, Embedding)
-        for reference in node.inputs
-        if isinstance(reference, str)
-    }
-    read = tuple(_input(tensor, name, limits.get(name)) for name, tensor in inputs)
+    masks = Masks(prefix, [name for name, _ in inputs] + [call.operation.name for call in calls])
+    nodes = tuple(
+        node
+        for call in calls
+        if not masks.is_operation(call)
+        for node in masks.read(call, _node(call, prefix, reading))
+    )
+    masks.require_inside(outputs)
+    reading.masks.update(masks.sites)
+    limits, paddings = _limits(nodes), masks.all_paddings(nodes, [name for name, _ in inputs])
+    read = tuple(_input(tensor, name, limits.get(name), paddings.get(name)) for name, tensor in inputs)
     return Graph(_name(model.name), read, nodes, tuple(outputs))
+
+
+def _limits(nodes: Sequence[Node]) -> dict[str, int]:
+    """Return how many rows the embeddings have that read an input."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        inner = node.layer.inputs if isinstance(node.layer, Graph) else ()
+        rows = [node.layer.rows] if isinstance(node.layer, Embedding) else [one.limit for one in inner]
+        pairs = zip(node.inputs, rows, strict=False)
+        found |= {str(reference): limit for reference, limit in pairs if limit is not None}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +100,21 @@ class _Call:
     options: Mapping[str, Any]
     input_shapes: tuple[tuple[int | None, ...], ...]
     shapes: tuple[tuple[int | None, ...], ...]
+    mask: str | None = None  # where a mask that is given by name comes from
 
 
-def _node(call: _Call, prefix: str, variables: dict[str, Any]) -> Node:
+def _node(call: _Call, prefix: str, reading: _Parts) -> Node:
     operation, name = call.operation, _name(call.operation.name)
     path = prefix + name
     if isinstance(operation, keras.Model):
-        inner = _graph(operation, path + "/", variables if call.call == 0 else {})
+        inner = _graph(operation, path + "/", reading if call.call == 0 else _Parts())
         return Node(name, inner, call.inputs, call.shapes, call.call)
     if not isinstance(operation, keras.Layer):
         kind, inputs = read_operation(operation, call.inputs, call.options, path)
         return Node(name, kind, inputs, call.shapes, call.call)
     kind, held = read_layer(operation, path, call.input_shapes)
     if call.call == 0:
-        variables |= {f"{path}/{role}": variable for role, variable in held.items()}
+        reading.variables |= {f"{path}/{role}": variable for role, variable in held.items()}
     frozen = tuple(role for role, v in held.items() if role in _trainable(kind) and not v.trainable)
     if frozen and _keeps_statistics(kind):
         raise UnsupportedError(
@@ -167,19 +194,22 @@ def _call(operation: Any, node: Any, number: int, name_of: Any, shapes: Any, key
             given.append(tuple(value["shape"][1:]))
         elif isinstance(value, int | float) and not isinstance(value, bool):
             inputs.append(float(value))
-    options = dict(node["kwargs"])
-    for name, value in list(options.items()):
+    options, mask = dict(node["kwargs"]), None
+    for name, value in sorted(options.items(), key=lambda item: item[0] == "key"):  # Keras takes query, value, key
         tensors = [each for each in _leaves([value]) if isinstance(each, dict)]
-        if tensors and name in ("value", "key", "x2"):
+        if tensors and name in ("value", "key", "x2", "initial_state"):
             inputs += [name_of(each["keras_history"]) for each in tensors]
             given += [tuple(each["shape"][1:]) for each in tensors]
             del options[name]
-        elif tensors and name != "mask":
+        elif len(tensors) == 1 and name == "mask":
+            mask = name_of(tensors[0]["keras_history"])
+        elif tensors:
             raise UnsupportedError(f"{operation.name!r} is given a tensor as {name!r}, which is not known here.")
     found = []
     while (*key, len(found)) in shapes:
         found.append(shapes[(*key, len(found))])
-    return _Call(operation, number, tuple(inputs), options, tuple(given), tuple(found) or _own_shape(operation))
+    outputs = tuple(found) or _own_shape(operation)
+    return _Call(operation, number, tuple(inputs), options, tuple(given), outputs, mask)
 
 
 def _own_shape(operation: Any) -> tuple[tuple[int | None, ...], ...]:
@@ -213,11 +243,11 @@ def _flat_histories(value: Any) -> list[Any]:
     return [history for part in parts for history in _flat_histories(part)]
 
 
-def _input(tensor: Any, name: str, limit: int | None) -> Input:
+def _input(tensor: Any, name: str, limit: int | None, padding: float | None) -> Input:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if not dtype.startswith(("float", "int", "uint")):
         raise UnsupportedError(f"input {name!r} has dtype {dtype}; numbers can be ported.")
-    return Input(name, tuple(tensor.shape[1:]), "float32" if dtype.startswith("float") else "int32", limit)
+    return Input(name, tuple(tensor.shape[1:]), "float32" if dtype.startswith("float") else "int32", limit, padding)
 
 
 def _name(given: str) -> str:

@@ -30,6 +30,8 @@ class Twin:
         self._traced = list(_traced(self._reading.graph))
         self._tracer = keras.Model(self.model.inputs, [_output_of(self.model, name) for name in self._traced])
         self._has_rules = bool(spec.rules)
+        self._passes: dict[tuple[int, bool], tuple[list[np.ndarray], dict[str, float]]] = {}
+        self._slopes: dict[int, tuple[Arrays, Arrays, Arrays]] = {}
         if self._has_rules:
             attach(self.model, spec)
             self.model(self._batch([np.zeros((2, *_fixed(t.shape[1:])), _dtype(t)) for t in self.model.inputs]))
@@ -41,8 +43,7 @@ class Twin:
 
     def outputs(self, inputs: Sequence[np.ndarray], *, training: bool) -> list[np.ndarray]:
         """Return the outputs."""
-        with self._unchanged():
-            return [_numpy(each) for each in self._run(inputs, training)]
+        return self._passed(inputs, training)[0]
 
     def trace(self, inputs: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Return the result of every layer, in evaluation."""
@@ -52,45 +53,47 @@ class Twin:
 
     def penalties(self, inputs: Sequence[np.ndarray], *, training: bool) -> dict[str, float]:
         """Return every penalty by key."""
-        if not self._has_rules:
-            return {}
-        with self._unchanged():
-            self._run(inputs, training)
-            return {key: float(_numpy(loss)) for key, loss in losses(self.model).items()}
+        return self._passed(inputs, training)[1]
 
     def gradients(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray] | None) -> Arrays:
         """Return the gradients of the data loss or, with None, of the penalties."""
-        if cotangents is None and not self._has_rules:
-            return {name: np.zeros(v.shape) for name, v in self._trainable().items()}
-        with self._unchanged():
-            return self._gradients(inputs, cotangents is not None, cotangents is None, cotangents or ())
+        if cotangents is None:
+            return self._sloped(inputs, ())[1]
+        return self._sloped(inputs, cotangents)[0]
 
     def step(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], rate: float) -> Arrays:
         """Return every weight after one step."""
-        with self._unchanged():
-            gradients = self._gradients(inputs, True, self._has_rules, cotangents)
-            found = {name: _read(variable) for name, variable in self._reading.variables.items()}
+        data, penalty, after = self._sloped(inputs, cotangents)
         return {
-            name: weight - rate * gradients[name] if name in gradients else weight for name, weight in found.items()
+            name: weight - rate * (data[name] + penalty[name]) if name in data else weight
+            for name, weight in after.items()
         }
 
-    def _gradients(self, inputs: Any, with_data: bool, with_penalties: bool, cotangents: Any) -> Arrays:
-        trainable = self._trainable()
-        with self._tf.GradientTape() as tape:
-            outputs = self._run(inputs, training=True)
-            total = self._tf.zeros((), "float64")
-            if with_data:
-                batch = len(inputs[0])
-                pairs = zip(outputs, cotangents, strict=True)
-                total += sum(self._tf.reduce_sum(y * self._tf.constant(c)) / batch for y, c in pairs)
-            if with_penalties:
-                total += sum(self._tf.cast(loss, "float64") for loss in losses(self.model).values())
-        found = tape.gradient(total, [variable.value for variable in trainable.values()])
-        dense = [None if each is None else self._tf.convert_to_tensor(each) for each in found]
-        return {
-            name: np.zeros(variable.shape) if gradient is None else gradient.numpy()
-            for (name, variable), gradient in zip(trainable.items(), dense, strict=True)
-        }
+    def _passed(self, inputs: Sequence[np.ndarray], training: bool) -> tuple[list[np.ndarray], dict[str, float]]:
+        """Run a batch once; weights never change, so neither do its results."""
+        key = id(inputs), training
+        if key not in self._passes:
+            with self._unchanged():
+                outputs = [_numpy(each) for each in self._run(inputs, training)]
+                found = losses(self.model) if self._has_rules else {}
+                self._passes[key] = outputs, {name: float(_numpy(loss)) for name, loss in found.items()}
+        return self._passes[key]
+
+    def _sloped(self, inputs: Sequence[np.ndarray], cotangents: Any) -> tuple[Arrays, Arrays, Arrays]:
+        """Return both gradients, and every weight after the pass, of a batch; once for each batch."""
+        if id(inputs) not in self._slopes:
+            trainable, tf = self._trainable(), self._tf
+            with self._unchanged():
+                with tf.GradientTape(persistent=True) as tape:
+                    outputs = self._run(inputs, training=True)
+                    pairs = zip(outputs, cotangents, strict=True)
+                    data = sum(tf.reduce_sum(y * tf.constant(c)) / len(inputs[0]) for y, c in pairs)
+                    found = losses(self.model).values() if self._has_rules else ()
+                    penalty = sum((tf.cast(loss, "float64") for loss in found), start=tf.zeros((), "float64"))
+                after = {name: _read(variable) for name, variable in self._reading.variables.items()}
+            both = (_gradients(tf, tape, total, trainable) for total in (data, penalty))
+            self._slopes[id(inputs)] = (*both, after)
+        return self._slopes[id(inputs)]
 
     def _trainable(self) -> dict[str, Any]:
         return {n: v for n, v in self._reading.variables.items() if not isinstance(v, Constant) and v.trainable}
@@ -122,6 +125,14 @@ class Twin:
                 layer.finalize_state()
 
 
+def _gradients(tf: Any, tape: Any, total: Any, variables: Mapping[str, Any]) -> Arrays:
+    found = tape.gradient(total, [variable.value for variable in variables.values()])
+    return {
+        name: np.zeros(variable.shape) if gradient is None else tf.convert_to_tensor(gradient).numpy()
+        for (name, variable), gradient in zip(variables.items(), found, strict=True)
+    }
+
+
 def _clone(model: keras.Model) -> keras.Model:
     """Copy a model in float64, without regularizers and without dropout."""
     classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
@@ -149,8 +160,16 @@ def _clone(model: keras.Model) -> keras.Model:
 def _make_exact(layer: Any) -> None:
     """Replace what Keras on TensorFlow computes with float32 constants even in float64."""
     activation = getattr(layer, "activation", None)
-    if activation in (keras.activations.gelu, keras.activations.leaky_relu):
-        layer.activation = _gelu if activation is keras.activations.gelu else partial(_leaky_relu, 0.2)
+    exact = {
+        keras.activations.gelu: _gelu,
+        keras.activations.leaky_relu: partial(_leaky_relu, 0.2),
+        keras.activations.hard_sigmoid: _hard_sigmoid,
+        keras.activations.hard_silu: _hard_silu,
+    }
+    if activation in exact:
+        layer.activation = exact[activation]
+    elif isinstance(layer, keras.layers.Rescaling):  # Python numbers would pass through float32
+        layer.scale, layer.offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
     elif isinstance(layer, keras.layers.LeakyReLU | keras.layers.ReLU) and layer.negative_slope:
         layer.call = partial(_leaky_relu, float(layer.negative_slope))
 
@@ -158,6 +177,15 @@ def _make_exact(layer: Any) -> None:
 def _gelu(x: Any) -> Any:
     """x·Φ(x); TensorFlow's has √2 rounded to float32."""
     return 0.5 * x * keras.ops.erfc(-x * keras.ops.cast(0.5, x.dtype) ** 0.5)
+
+
+def _hard_sigmoid(x: Any) -> Any:
+    """clip(x/6 + 1/2, 0, 1); Keras' divides by multiplication with 1/6 in float32."""
+    return keras.ops.clip(x / keras.ops.convert_to_tensor(6.0, x.dtype) + 0.5, 0.0, 1.0)
+
+
+def _hard_silu(x: Any) -> Any:
+    return x * _hard_sigmoid(x)
 
 
 def _leaky_relu(slope: float, x: Any) -> Any:
@@ -188,7 +216,7 @@ def _traced(graph: Graph) -> Iterator[str]:
 
 
 def _is_layer(node: Node) -> bool:
-    return getattr(node.layer, "names_layer", True)
+    return not isinstance(node.layer, Graph) and getattr(node.layer, "names_layer", True)
 
 
 def _output_of(model: Any, name: str) -> Any:

@@ -2,11 +2,12 @@
 
 import copy
 import importlib.util
+import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from arspec import Spec, SpecError
-from arspec.port import Bundle, Certificate, Written, certify
+from arspec.port import Bundle, Certificate, Fault, Written, certify, plant
 from arspec.port._environment import environment
-from arspec.port._probe import perturbed
+from arspec.port._kinds import LSTM, SimpleRNN
+from arspec.port._probe import padding_mask, perturbed
 from arspec.port._source import FIRST
 from arspec_torch._attach import attach
+from arspec_torch.port._write import write
 
 Arrays = dict[str, np.ndarray]
 _NAMED = {3: "batch feature time", 4: "batch feature height width", 5: "batch feature depth height width"}
 
 
 def check(
-    bundle: Bundle, written: Written, module: nn.Module, /, *, progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    written: Written,
+    module: nn.Module,
+    /,
+    *,
+    faults: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
     """Compare a module with the evidence of a bundle, level by level.
 
@@ -36,6 +45,8 @@ def check(
     bundle : of the source.
     written : the map of the target, from `write` or from the file beside the source code.
     module : the target with its weights loaded. It is not changed: a copy is measured.
+    faults : whether faults are planted, which have to be noticed (L5); each is a target that
+        arspec writes and measures again.
 
     Raises
     ------
@@ -43,9 +54,29 @@ def check(
     """
     held = {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
     _require_tensors(held, written)
+    found = plant(bundle, _faulty, more=_own_faults(bundle), progress=progress) if faults else {}
     subject = TorchSubject(bundle, written, module)
     where = environment("torch", "torch", dtype="float64")
-    return certify(bundle, subject, written.weights, held, where, progress=progress)
+    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
+
+
+def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "TorchSubject":
+    written = edit(write(bundle))
+    return TorchSubject(bundle, written, build(bundle, written))
+
+
+def _own_faults(bundle: Bundle) -> Iterator[Fault]:
+    """Yield what goes wrong in torch alone: the second bias of a recurrent module trains, too."""
+    for path, node in bundle.graph.walk():
+        kind = getattr(node.layer, "layer", node.layer)
+        if isinstance(kind, LSTM | SimpleRNN) and kind.use_bias:
+            yield Fault("both biases of a recurrent layer trained", path, bundle, _unfrozen)
+            return
+
+
+def _unfrozen(written: Written) -> Written:
+    text = re.sub(r"requires_grad_\(False\)", "requires_grad_(True)", written.text)
+    return replace(written, text=text)
 
 
 class TorchSubject:
@@ -59,8 +90,11 @@ class TorchSubject:
         for part in self.module.modules():
             if hasattr(part, "p") and isinstance(part.p, float):
                 part.p = 0.0
+            part.__class__ = _EXACT.get(type(part), type(part))
         self._reset = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
         self._penalties = self._attached()
+        self._passes: dict[tuple[int, bool], tuple[list[np.ndarray], dict[str, float]]] = {}
+        self._slopes: dict[int, tuple[Arrays, Arrays]] = {}
 
     def _attached(self) -> Any:
         sites, rules = self._bundle.sites, self._bundle.spec.rules
@@ -84,8 +118,7 @@ class TorchSubject:
 
     def outputs(self, inputs: Sequence[np.ndarray], *, training: bool) -> list[np.ndarray]:
         """Return the outputs, channels last."""
-        with torch.no_grad(), self._mode(training):
-            return [_canonical(y, layout) for y, layout in zip(self._run(inputs), self._written.outputs, strict=True)]
+        return self._passed(inputs, training)[0]
 
     def trace(self, inputs: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Return the results of the layers that are modules, in the order of the graph."""
@@ -103,29 +136,49 @@ class TorchSubject:
 
     def penalties(self, inputs: Sequence[np.ndarray], *, training: bool) -> dict[str, float]:
         """Return every penalty by its key in the source."""
-        if self._penalties is None:
-            return {}
-        with torch.no_grad(), self._mode(training):
-            self._run(inputs)
-            losses = [loss.item() for loss in self._penalties.losses().values()]
-        return {site.key: loss for site, loss in zip(self._bundle.sites, losses, strict=True)}
+        return self._passed(inputs, training)[1]
 
     def gradients(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray] | None) -> Arrays:
         """Return the gradients of every trainable weight."""
-        if cotangents is None and self._penalties is None:
-            found = {name: np.zeros(tuple(p.shape)) for name, p in self._parameters().items()}
-        else:
-            found = self._gradients(inputs, cotangents, with_penalties=cotangents is None)
-        return self._trainable(self._written.weights.to_canonical(found, self._bundle.shapes))
+        if cotangents is None:
+            return self._sloped(inputs, ())[1]
+        return self._sloped(inputs, cotangents)[0]
+
+    def _passed(self, inputs: Sequence[np.ndarray], training: bool) -> tuple[list[np.ndarray], dict[str, float]]:
+        """Run a batch once; weights are always put back, so its results never change."""
+        key = id(inputs), training
+        if key not in self._passes:
+            with torch.no_grad(), self._mode(training):
+                found = zip(self._run(inputs), self._written.outputs, strict=True)
+                outputs = [_canonical(y, layout) for y, layout in found]
+                losses = [] if self._penalties is None else self._penalties.losses().values()
+                pairs = zip(self._bundle.sites, losses, strict=True)
+                self._passes[key] = outputs, {site.key: loss.item() for site, loss in pairs}
+        return self._passes[key]
+
+    def _sloped(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> tuple[Arrays, Arrays]:
+        """Return the gradients of the data loss and of the penalties, of one pass."""
+        if id(inputs) not in self._slopes:
+            with self._mode(True):
+                losses = self._losses(inputs, cotangents)
+                found = [self._gradients(loss) for loss in losses]
+            moved = (self._written.weights.to_canonical(each, self._bundle.shapes) for each in found)
+            data, penalty = (self._trainable(each) for each in moved)
+            self._slopes[id(inputs)] = data, penalty
+        return self._slopes[id(inputs)]
 
     def step(self, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], rate: float) -> Arrays:
         """Return every weight after one step of torch's SGD."""
         with self._mode(True):
-            self._loss(inputs, cotangents, with_penalties=self._penalties is not None).backward()
+            sum(self._losses(inputs, cotangents)).backward()
             torch.optim.SGD([p for p in self.module.parameters() if p.requires_grad], lr=rate).step()
             self.module.zero_grad()
             state = {name: tensor.numpy().copy() for name, tensor in self.module.state_dict().items()}
-        return self._written.weights.to_canonical(state, self._bundle.shapes)
+        found = self._written.weights.to_canonical(state, self._bundle.shapes)
+        for name, constant in self._written.weights.derived.items():
+            if not name.endswith("num_batches_tracked") and (state[name] != constant).any():
+                found[f"{name}, which should stay {constant}"] = state[name]
+        return found
 
     def _trainable(self, found: Arrays) -> Arrays:
         allowed = {
@@ -138,30 +191,37 @@ class TorchSubject:
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
-    def _gradients(self, inputs: Any, cotangents: Any, *, with_penalties: bool) -> Arrays:
+    def _gradients(self, loss: Tensor) -> Arrays:
         parameters = self._parameters()
-        with self._mode(True):
-            loss = self._loss(inputs, cotangents, with_penalties=with_penalties)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        return {
-            name: np.zeros(tuple(p.shape)) if gradient is None else gradient.numpy()
-            for (name, p), gradient in zip(parameters.items(), found, strict=True)
-        }
+        zero = {name: np.zeros(tuple(p.shape)) for name, p in parameters.items()}
+        if not loss.requires_grad:
+            return zero
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, retain_graph=True)
+        return zero | {n: g.numpy() for n, g in zip(parameters, found, strict=True) if g is not None}
 
-    def _loss(self, inputs: Any, cotangents: Any, *, with_penalties: bool) -> Tensor:
-        outputs = self._run(inputs)
-        loss = torch.zeros((), dtype=torch.float64)
-        if cotangents is not None:
-            for y, cotangent, layout in zip(outputs, cotangents, self._written.outputs, strict=True):
-                loss = loss + (y * _native(cotangent, layout)).sum() / len(inputs[0])
-        return loss + self._penalties.total() if with_penalties else loss
+    def _losses(self, inputs: Any, cotangents: Any) -> tuple[Tensor, Any]:
+        """Return the data loss and the penalties of one pass."""
+        triples = zip(self._run(inputs), cotangents, self._written.outputs, strict=True)
+        data: Any = sum((y * _native(cotangent, layout)).sum() for y, cotangent, layout in triples) / len(inputs[0])
+        return data, torch.zeros(()) if self._penalties is None else self._penalties.total()
 
     def _run(self, inputs: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
         given = [_native(x, layout) for x, layout in zip(inputs, self._written.inputs, strict=True)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the penalties of the forward pass before", UserWarning)
-            found = self.module(*given)
+            with self._masked(inputs):
+                found = self.module(*given)
         return found if isinstance(found, tuple) else (found,)
+
+    def _masked(self, inputs: Sequence[np.ndarray]) -> AbstractContextManager[None]:
+        """Say which steps of padded sequences count; recurrent modules are given packed ones, which say it themselves."""
+        modules = dict(self.module.named_modules())
+        found = {
+            layer: torch.from_numpy(padding_mask(self._bundle.graph, site.mask, inputs))
+            for site, (layer, _) in zip(self._bundle.sites, self._written.sites, strict=True)
+            if site.mask and not isinstance(modules.get(_module_of(layer)), nn.RNNBase)
+        }
+        return self._penalties.masks(found) if found else nullcontext()
 
     @contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
@@ -205,6 +265,26 @@ def build(bundle: Bundle, written: Written) -> nn.Module:
     weights = written.weights.to_target(bundle.weights)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return module
+
+
+class _Hardsigmoid(nn.Hardsigmoid):
+    """torch's own kernel has 1/6 in float32, in float64 too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return (input + 3.0).clamp(0.0, 6.0) / 6.0
+
+
+class _Hardswish(nn.Hardswish):
+    def forward(self, input: Tensor) -> Tensor:
+        return input * (input + 3.0).clamp(0.0, 6.0) / 6.0
+
+
+_EXACT: dict[type[nn.Module], Any] = {nn.Hardsigmoid: _Hardsigmoid, nn.Hardswish: _Hardswish}
+
+
+def _module_of(layer: str) -> str:
+    """Return the name of the module of a layer; the directions of a recurrent one are none."""
+    return layer.removesuffix("/forward").removesuffix("/backward").replace("/", ".")
 
 
 def _copy(module: nn.Module) -> nn.Module:

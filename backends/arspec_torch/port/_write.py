@@ -10,7 +10,10 @@ from arspec.port._graph import Node, Shape
 from arspec.port._kinds import Function, Kind
 from arspec.port._mapping import Step
 from arspec.port._source import FIRST, LAST, Place, Scope, Value, formatted, require_kind, same_padding
-from arspec_torch.port._helpers import HELPERS
+from arspec_torch.port import _recurrent
+from arspec_torch.port._helpers import HELPERS as _OWN_HELPERS
+
+HELPERS = {**_OWN_HELPERS, **_recurrent.HELPERS}
 
 FUNCTIONS = {
     "relu": "nn.ReLU()",
@@ -59,7 +62,7 @@ class TorchWriter(ModuleWriter):
 
     def reserved(self) -> set[str]:
         """Return the names the file imports."""
-        return {"torch", "nn", "F", "Tensor", "Path", "load", "load_file"}
+        return {"torch", "nn", "F", "Tensor", "Path", "load", "load_file", *HELPERS, *_PACKING}
 
     def attributes(self) -> set[str]:
         """Return the names that nn.Module has."""
@@ -195,10 +198,13 @@ class TorchWriter(ModuleWriter):
         imports += ["import torch"] if "torch." in body.replace("safetensors.torch", "") else []
         imports += ["from safetensors.torch import load_file", "from torch import Tensor, nn"]
         imports += ["from torch.nn import functional as F"] if "F." in body else []
+        packing = ", ".join(name for name in _PACKING if name in body)
+        imports += [f"from torch.nn.utils.rnn import {packing}"] if packing else []
         head = f'"""{self.bundle.graph.name}: a PyTorch module, ported layer by layer with their names."""'
         return formatted("\n".join([head, "", *imports, "", "", body, ""]))
 
 
+_PACKING = ("PackedSequence", "pack_padded_sequence", "pad_packed_sequence")
 _LOAD = '''def load(weights: str | Path = Path(__file__).with_suffix(".safetensors")) -> {class_name}:
     """Return the model with its weights."""
     model = {class_name}()
@@ -697,4 +703,5 @@ _EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.Dropout: _dropout,
     kinds.Identity: _identity,
     kinds.MultiHeadAttention: _attention,
+    **_recurrent.EMITTERS,
 }
