@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 KERAS_BACKENDS := tensorflow jax torch
 
-.PHONY: demo test lint unit keras identity conformance bench clean
+.PHONY: demo test lint unit keras docs identity conformance bench clean
 
 demo: $(SETUP)
 	$(BIN)/arspec demo --output out/demo
@@ -29,6 +29,10 @@ keras: $(SETUP)
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/keras -n 2 --dist loadfile || failed="$$failed $$backend"; \
 	done; test -z "$$failed" || { echo "Keras failed on$$failed"; exit 1; }
 
+# The documentation as a site, in site/. The variable silences an advertisement.
+docs: $(SETUP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -48,4 +52,4 @@ bench: $(SETUP)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:
-	rm -rf .venv out dist build
+	rm -rf .venv out dist build site
