@@ -11,10 +11,12 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
+from arspec.cli._extras import cure
+
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "study", "spec", "identity", "conformance", "traps", "doctor")
+COMMANDS = ("demo", "study", "spec", "identity", "conformance", "port", "traps", "doctor")
 NEEDED = ("typer", "rich")
 
 
@@ -28,7 +30,14 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
-    build()()
+    try:
+        build()()
+    except ModuleNotFoundError as error:
+        said = cure(error.name)
+        if said is None:
+            raise
+        print(f"arspec: {said}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def build() -> "typer.Typer":

@@ -88,7 +88,6 @@ def write_bundle(bundle: Bundle, folder: str | Path, /, *, replace: bool = False
         cure = "Choose another name" + (", or say that it is to be replaced." if (target / MANIFEST).is_file() else ".")
         raise SpecError(f"{target} exists. {cure}")
     _require_finite(bundle.weights, "the model")
-    save_file = _safetensors().save_file
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         made = Path(temporary) / "bundle"
@@ -96,11 +95,8 @@ def write_bundle(bundle: Bundle, folder: str | Path, /, *, replace: bool = False
         _write_json(made / "graph.json", bundle.graph.to_document())
         _write_json(made / "sites.json", [asdict(site) for site in bundle.sites])
         _write_json(made / "spec.json", bundle.spec.to_document())
-        save_file(
-            {name: np.ascontiguousarray(weight) for name, weight in bundle.weights.items()},
-            made / "weights.safetensors",
-        )
-        save_file(_probe_tensors(bundle), made / "probe.safetensors")
+        save_tensors(bundle.weights, made / "weights.safetensors")
+        save_tensors(_probe_tensors(bundle), made / "probe.safetensors")
         manifest = {
             "arspec_bundle": FORMAT,
             "environment": dict(bundle.environment),
@@ -124,22 +120,22 @@ def read_bundle(folder: str | Path, /) -> Bundle:
     source = Path(folder)
     if not (source / MANIFEST).is_file():
         raise SpecError(f"{source} is no bundle: it has no {MANIFEST}.")
-    manifest = _read_json(source / MANIFEST)
+    manifest = read_json(source / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("arspec_bundle") != FORMAT:
         got = manifest.get("arspec_bundle") if isinstance(manifest, dict) else manifest
         raise SpecError(f"{source / MANIFEST}: arspec_bundle is {shown(got)}; this version of arspec reads {FORMAT}.")
     digests = _checked(source, manifest.get("files"))
     with _named(source / "graph.json"):
-        graph = Graph.from_document(_read_json(source / "graph.json"))
+        graph = Graph.from_document(read_json(source / "graph.json"))
     with _named(source / "spec.json"):
-        spec = Spec.from_document(_read_json(source / "spec.json"))
+        spec = Spec.from_document(read_json(source / "spec.json"))
     with _named(source / "sites.json"):
-        sites = _sites(_read_json(source / "sites.json"), spec)
-    weights = _read_tensors(source / "weights.safetensors")
+        sites = _sites(read_json(source / "sites.json"), spec)
+    weights = read_tensors(source / "weights.safetensors")
     _require_finite(weights, str(source / "weights.safetensors"))
     _require_names(source, graph, weights)
     with _named(source / "probe.safetensors"):
-        probe, evidence = _split(_read_tensors(source / "probe.safetensors"), len(graph.inputs), len(graph.outputs))
+        probe, evidence = _split(read_tensors(source / "probe.safetensors"), len(graph.inputs), len(graph.outputs))
     environment = manifest.get("environment")
     exact = manifest.get("exact")
     if not isinstance(environment, dict) or not isinstance(exact, bool):
@@ -186,7 +182,7 @@ def _probe_tensors(bundle: Bundle) -> dict[str, np.ndarray]:
     }
     tensors |= {f"cotangent/{index}": array for index, array in enumerate(bundle.probe.cotangents)}
     tensors |= {f"evidence/{name}": array for name, array in bundle.evidence.items()}
-    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    return tensors
 
 
 def _split(tensors: Mapping[str, np.ndarray], inputs: int, outputs: int) -> tuple[Probe, dict[str, np.ndarray]]:
@@ -224,7 +220,13 @@ def _safetensors() -> Any:
     return safetensors.numpy
 
 
-def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+def save_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write arrays by name as a safetensors file."""
+    _safetensors().save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file, by name; SpecError if it is none."""
     try:
         tensors = _safetensors().load_file(path)
     except SpecError:
@@ -241,7 +243,8 @@ def _write_json(path: Path, document: Any) -> None:
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of a bundle holds; SpecError if it is none, or too long."""
     if path.stat().st_size > _LARGEST_JSON:
         raise SpecError(f"{path} has {path.stat().st_size} bytes; at most {_LARGEST_JSON} are read.")
     try:

@@ -186,9 +186,7 @@ def _in_the_rules(bundle: Bundle) -> Iterator[Fault]:
     if bundle.sites:
         site = bundle.sites[0]
         rule = bundle.spec.rules[site.rule]
-        yield Fault(
-            "coefficient twice as large", site.layer, _with_rule(bundle, site.rule, penalty=2.0 * rule.penalty)
-        )
+        yield Fault("coefficient twice as large", site.layer, _with_rule(bundle, site.rule, penalty=2.0 * rule.penalty))
     for site in bundle.sites:
         if bundle.spec.rules[site.rule].mean_over == ("batch",):
             name = "activity summed over the batch"
@@ -247,4 +245,3 @@ class _Decaying:
             name: self._weights[name] - rate * (gradient + self._decay * self._weights[name])
             for name, gradient in data.items()
         }
-

@@ -443,7 +443,19 @@ KINDS: Mapping[str, type[Kind]] = {
     for cls in (
         *(Dense, Convolution, DepthwiseConvolution, SeparableConvolution, TransposedConvolution),
         *(BatchNormalization, LayerNormalization, GroupNormalization, RMSNormalization, Scale, Standardize),
-        *(Rescaling, Embedding, PaddingMask, Masking, SimpleRNN, LSTM, GRU, Bidirectional, MultiHeadAttention, Activation, PReLU),
+        *(
+            Rescaling,
+            Embedding,
+            PaddingMask,
+            Masking,
+            SimpleRNN,
+            LSTM,
+            GRU,
+            Bidirectional,
+            MultiHeadAttention,
+            Activation,
+            PReLU,
+        ),
         *(Pooling, GlobalPooling, ZeroPadding, Cropping, UpSampling, Flatten, Reshape, Permute, Repeat),
         *(Merge, ScaledAdd, Concatenate, Dropout, Identity),
     )

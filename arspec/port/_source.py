@@ -217,7 +217,7 @@ class ModuleWriter(ABC):
         return set()
 
     def _input(self, one: Input) -> Value:
-        name = self.identifier(one.name)
+        name = self.identifier("inputs" if one.name == "x" else one.name)  # x is what a chain of calls is called
         value = Value(name, one.shape, self.boundary(one.shape))
         self.scope.values[one.name] = value
         return value

@@ -1,9 +1,7 @@
 """Measuring a PyTorch target: a `Subject` over any nn.Module and its map."""
 
 import copy
-import importlib.util
 import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from arspec import Spec, SpecError
 from arspec.port import Bundle, Certificate, Fault, Written, certify, plant
 from arspec.port._environment import environment
+from arspec.port._files import attribute_of
 from arspec.port._kinds import LSTM, SimpleRNN
 from arspec.port._probe import padding_mask, perturbed
 from arspec.port._source import FIRST
@@ -214,13 +213,15 @@ class TorchSubject:
         return found if isinstance(found, tuple) else (found,)
 
     def _masked(self, inputs: Sequence[np.ndarray]) -> AbstractContextManager[None]:
-        """Say which steps of padded sequences count; recurrent modules are given packed ones, which say it themselves."""
-        modules = dict(self.module.named_modules())
-        found = {
-            layer: torch.from_numpy(padding_mask(self._bundle.graph, site.mask, inputs))
-            for site, (layer, _) in zip(self._bundle.sites, self._written.sites, strict=True)
-            if site.mask and not isinstance(modules.get(_module_of(layer)), nn.RNNBase)
-        }
+        """Say which steps of padded sequences count, in the order in which a layer walks over them."""
+        graph, found = self._bundle.graph, {}
+        modules, nodes = dict(self.module.named_modules()), dict(graph.walk())
+        for site, (layer, _) in zip(self._bundle.sites, self._written.sites, strict=True):
+            if site.mask:
+                valid = padding_mask(graph, site.mask, inputs)
+                turned = getattr(nodes[_without_side(site.layer)].layer, "reverse", False)
+                recurrent = isinstance(modules.get(_without_side(layer).replace("/", ".")), nn.RNNBase)
+                found[layer] = torch.from_numpy(valid[:, ::-1].copy() if turned and recurrent else valid)
         return self._penalties.masks(found) if found else nullcontext()
 
     @contextmanager
@@ -235,25 +236,24 @@ class TorchSubject:
                     tensor.copy_(self._reset[name])
 
 
-def load_class(file: str | Path, name: str) -> Any:
-    """Import a Python file, which runs it, and return a class of it.
+def load(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray]) -> nn.Module:
+    """Run a Python file, make a module of a class in it, and give it weights by the names of its state_dict.
 
     Raises
     ------
-    SpecError: there is no such file or class.
+    SpecError: there is no such file or class, the class needs arguments, or the weights do not fit.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise SpecError(f"{path} is no file.")
-    spec = importlib.util.spec_from_file_location(f"arspec_ported_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise SpecError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise SpecError(f"{path} has no class {name!r}.")
-    return getattr(module, name)
+    try:
+        module = attribute_of(file, class_name)()
+    except TypeError as error:
+        raise SpecError(f"{file}: {class_name}() cannot be made without arguments: {error}.") from None
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"{file}: {class_name} is no nn.Module.")
+    try:
+        module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    except RuntimeError as error:
+        raise SpecError(f"{file}: {error}") from None
+    return module
 
 
 def build(bundle: Bundle, written: Written) -> nn.Module:
@@ -261,10 +261,7 @@ def build(bundle: Bundle, written: Written) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "written.py"
         file.write_text(written.text, encoding="utf-8")
-        module = load_class(file, written.class_name)()
-    weights = written.weights.to_target(bundle.weights)
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    return module
+        return load(file, written.class_name, written.weights.to_target(bundle.weights))
 
 
 class _Hardsigmoid(nn.Hardsigmoid):
@@ -282,9 +279,9 @@ class _Hardswish(nn.Hardswish):
 _EXACT: dict[type[nn.Module], Any] = {nn.Hardsigmoid: _Hardsigmoid, nn.Hardswish: _Hardswish}
 
 
-def _module_of(layer: str) -> str:
-    """Return the name of the module of a layer; the directions of a recurrent one are none."""
-    return layer.removesuffix("/forward").removesuffix("/backward").replace("/", ".")
+def _without_side(layer: str) -> str:
+    """Return the path of a module; the directions of a recurrent one are no modules."""
+    return layer.removesuffix("/forward").removesuffix("/backward")
 
 
 def _copy(module: nn.Module) -> nn.Module:
