@@ -412,9 +412,25 @@ def test_b3_masks_are_checked() -> None:
         model(x)
     with (
         pytest.raises(ar.SpecError, match="its sequence is packed, which says what is valid"),
-        penalties.masks({"rnn": mask}),
+        penalties.masks({"rnn": torch.ones_like(mask)}),
     ):
         model(given_to(model, x, LENGTHS))
+
+
+@pytest.mark.parametrize("placement", ["hidden_state", "cell_state", "forget_gate", "input"])
+@pytest.mark.parametrize("mean_over", [("batch",), ("time",), ("batch", "time")])
+def test_b3_a_mask_says_where_packed_steps_stood(placement: str, mean_over: Any) -> None:
+    """TRAPS B3: a mean over the batch at each step depends on where a sequence has its gaps."""
+    valid = np.array([[1, 1, 0, 1, 1, 0, 1], [0, 1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 1, 1, 1]], bool)[:BATCH, :TIME]
+    model = Model("LSTM", batch_first=True)
+    x = random(BATCH, TIME, FEATURES)
+    one = ar.Rule(ar.L2(0.7), layer="rnn", placement=placement, mean_over=mean_over)
+    penalties = arspec_torch.attach(model, ar.Spec([one]))
+    packed = np.stack([np.concatenate([row[keep], row[~keep]]) for row, keep in zip(x, valid, strict=True)])
+    with penalties.masks({"rnn": torch.tensor(valid)}):
+        model(given_to(model, torch.tensor(packed), valid.sum(1).tolist()))
+    expected = network("LSTM", model.rnn).penalties(ar.Spec([one]), x, mask=valid)
+    np.testing.assert_allclose(penalties.total().item(), sum(expected.values.values()), **TOLERANCE)
 
 
 def test_b2_a_linear_behind_a_time_first_module_needs_the_names_of_its_axes() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from arspec import Site, SpecError
@@ -66,3 +67,24 @@ def aligned(mask: NamedMask, captured: Captured, axes: str | None) -> Tensor:
         )
     order = [mask.names.index(name) for name in names if name in mask.names]
     return mask.tensor.permute(order).reshape([sizes.get(name, 1) for name in names])
+
+
+def spread(mask: NamedMask, captured: Captured, key: str) -> Captured:
+    """Return a packed sequence with its steps where the mask is true; the others hold anything.
+
+    Raises
+    ------
+    SpecError: the mask is not (batch, time), or counts other steps than were packed.
+    """
+    valid, lengths = mask.tensor, captured.lengths
+    if lengths is None:
+        return captured
+    if mask.names != ("batch", "time") or not torch.equal(valid.sum(1).cpu(), lengths.cpu()):
+        raise SpecError(
+            f"{key}: its sequence is packed, which says what is valid. A mask can say where its steps stood: "
+            f"(batch, time) with {lengths.tolist()} steps; the mask given has the axes ({', '.join(mask.names)}) and "
+            f"{valid.flatten(1).sum(1).tolist() if valid.dim() > 1 else valid.tolist()}."
+        )
+    tensor = captured.tensor
+    steps = (valid.cumsum(1) - 1).clamp(min=0).to(tensor.device)
+    return Captured(tensor.gather(1, steps.unsqueeze(-1).expand(*steps.shape, tensor.shape[-1])), captured.axes)

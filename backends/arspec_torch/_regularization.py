@@ -14,7 +14,7 @@ from arspec._sites import unfired
 from arspec_torch import _source
 from arspec_torch._engine import value
 from arspec_torch._layout import Layout
-from arspec_torch._mask import aligned, named_masks
+from arspec_torch._mask import aligned, named_masks, spread
 from arspec_torch._parallel import gathered, must_gather
 from arspec_torch._passes import Passes
 from arspec_torch._schedule import scheduled
@@ -100,7 +100,8 @@ class Regularization:
         masks : by path or glob of layers, a boolean tensor, true where valid: (batch,) or
             (batch, time), whatever the order of the layer's own axes; or a pair of a tensor
             and the names of its axes, as in (mask, "time batch"). Means divide by the number
-            of valid entries. Sequences that come packed need no mask.
+            of valid entries. Sequences that come packed need no mask; one of (batch, time)
+            says where the packed steps stood before, as in a sequence with gaps.
 
         Raises
         ------
@@ -250,9 +251,11 @@ class Regularization:
                 passes.record(site.key, loss, tuple(captured.tensor.shape), self._model.training)
 
     def _activation_loss(self, site: Site, captured: Captured) -> Tensor:
-        rule, tensor = site.rule, captured.tensor
         if not self._counts(site):
-            return torch.zeros((), device=tensor.device)
+            return torch.zeros((), device=captured.tensor.device)
+        given = self._passes.mask(site.layer)
+        captured = captured if given is None else spread(given, captured, site.key)
+        rule, tensor = site.rule, captured.tensor
         axes = self._layout.axes(site, captured)
         mask = self._mask(site, captured, axes)
         if must_gather(self._data_parallel, site.key):
@@ -260,13 +263,9 @@ class Regularization:
         return value(rule.penalty, tensor, axes=axes, mean_over=rule.mean_over, mask=mask, numerics=rule.numerics)
 
     def _mask(self, site: Site, captured: Captured, axes: str | None) -> Tensor | None:
-        given = self._passes.mask(site.layer)
         if captured.lengths is None:
-            if given is None:
-                return None
-            return aligned(given, captured, axes)
-        if given is not None:
-            raise SpecError(f"{site.key}: its sequence is packed, which says what is valid; leave the mask out.")
+            given = self._passes.mask(site.layer)
+            return None if given is None else aligned(given, captured, axes)
         steps = torch.arange(captured.tensor.shape[1], device=captured.tensor.device)
         return steps < captured.lengths.to(captured.tensor.device)[:, None]
 

@@ -7,8 +7,8 @@ import numpy as np
 
 import keras
 from arspec import Spec, SpecError
-from arspec.port import Bundle, PortedSite
 from arspec._placements import ACTIVATIONS
+from arspec.port import Bundle, PortedSite
 from arspec.port._environment import environment
 from arspec.port._probe import make_probe, measure, perturbed, summary
 from arspec_keras._extract import extract
@@ -90,7 +90,7 @@ def _sizes(tensor: Any) -> tuple[Any, ...]:
 def _array(variable: Any) -> np.ndarray:
     if isinstance(variable, Constant):
         return variable.array
-    array = keras.ops.convert_to_numpy(variable)
+    array: Any = keras.ops.convert_to_numpy(variable)
     return array.astype(np.float32) if array.dtype.name not in ("float64", "float32", "float16") else array
 
 
