@@ -21,8 +21,8 @@ class Rule:
     penalty : such as `L1(1e-4)`, or a sum of penalties.
     layer : path of a layer, such as "encoder/0", or a glob: "*" stands for one part of a
         path, "**" for any number of parts. "." separates parts as well as "/".
-    placement : such as "pre_activation", "output", "cell_state", "kernel" or "bias"; all of
-        them stand in the README and, defined, in `arspec.layers`.
+    placement : such as "pre_activation", "output", "cell_state", "kernel" or "bias";
+        `arspec.layers` defines all of them.
     mean_over : axes averaged over (every other axis is summed), or "sum", "batchmean",
         "mean". None stands for ("batch",) at an activation and () at a parameter.
     schedule : how the coefficient changes over training, such as `LinearWarmup(1000)`, or
