@@ -1,13 +1,14 @@
 """The regularized forward pass: output and penalties, for every kind of model alike."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from arspec import Site, Sites, Spec, SpecError
+from arspec import Site, Sites, Spec, SpecError, UnsupportedError
 from arspec._errors import did_you_mean
 from arspec._masks import masks_by_layer
 from arspec._placements import ACTIVATIONS
@@ -123,6 +124,22 @@ class Forward:
         """Run the model; return by layer and placement what the rules of a Spec would see, and names of its axes."""
         _, sites, parts, tensors = self._run(spec, args, kwargs)
         return {(site.layer, site.rule.placement): (tensors[site.key], parts[site.layer].axes) for site in sites}
+
+    def visible(self, spec: Spec, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        """Run the model; return by layer the tensor that a rule of a Spec would see first.
+
+        Layers whose tensor cannot be told, for which a rule would be refused, are left out.
+        """
+        call = self._model.call(args, kwargs)
+        traced = trace(call.run, call.leaves)
+        parts = {part.path: part for part in call.parts(traced)}
+        readings, layers = {}, {}
+        for site in self._match(spec, list(parts.values())):
+            with suppress(UnsupportedError):
+                readings[site.key] = read(site, parts[site.layer], traced, self._activations)
+                layers[site.key] = site.layer
+        _, tensors = _evaluate(traced, call.leaves, readings)
+        return {layers[key]: found[0].array for key, found in tensors.items()}
 
     def parameters(self, *args: Any, **kwargs: Any) -> dict[tuple[str, str], Parameter]:
         """Return every parameter that a rule could name, by layer and placement, for a call with these arguments."""
