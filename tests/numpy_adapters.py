@@ -173,5 +173,23 @@ class Crashes(Right):
         os._exit(9)
 
 
+class CrashesAtLInf(Right):
+    def value_and_gradient(self, penalty: Any, x: Any, **options: Any) -> tuple[Any, Any]:
+        if penalty.name == "linf":
+            import os
+
+            os.write(2, b"no maximum was found\n")
+            os._exit(9)
+        return super().value_and_gradient(penalty, x, **options)
+
+
+class Slow(Right):
+    def value_and_gradient(self, penalty: Any, x: Any, **options: Any) -> tuple[Any, Any]:
+        import time
+
+        time.sleep(0.02)
+        return super().value_and_gradient(penalty, x, **options)
+
+
 class NoMethods:
     name = "no methods"

@@ -294,32 +294,6 @@ def test_a_hunt_says_its_seed() -> None:
     assert drawn[0] != drawn[1]
 
 
-def test_a_crash_loses_no_other_result() -> None:
-    crashed = conformance("smoke", "--backend", "numpy_adapters:Crashes,numpy_adapters:Right", "--json")
-    assert crashed.exit_code == 1
-    first, second = json.loads(crashed.stdout)["results"]
-    assert "the engine said goodbye" in first["error"]
-    assert second["conforms"]
-
-
-def test_a_run_is_resumed(tmp_path: Path) -> None:
-    """A run whose process dies half-way is finished by the next, which asks only what is left."""
-    asked = ("run", "--profile", "smoke", "--dtype", "float32", "--report", str(tmp_path), "--json")
-    first = json.loads(conformance(*asked, "--backend", "numpy_adapters:Right").stdout)["results"][0]
-    journal = tmp_path / "results.jsonl"
-    lines = journal.read_text().splitlines()
-    kept = len(lines) // 2
-    journal.write_text("\n".join(lines[:kept]) + '\n{"backend": "numpy_adap')
-    again = conformance(*asked, "--backend", "numpy_adapters:Right", "--resume")
-    second = json.loads(again.stdout)["results"][0]
-    assert second["complete"]
-    assert second["counts"] == first["counts"]
-    assert [cell["seconds"] for cell in second["cells"][:5]] == [cell["seconds"] for cell in first["cells"][:5]]
-    other = conformance(*asked, "--backend", "numpy_adapters:Right", "--resume", "--clauses", "L1-*")
-    assert other.exit_code == 2
-    assert "answers another request" in other.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -97,11 +97,38 @@ def start(
     *,
     device: str,
     jobs: int,
+    parts: int = 1,
     on_event: OnEvent = lambda name, event: None,
 ) -> None:
-    """Run the worker with some options for each column, `jobs` processes at a time."""
-    with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        list(pool.map(lambda column: _run(column, ["--device", device, *options(column)], device, on_event), chosen))
+    """Run the worker with some options for each column, `jobs` processes at a time.
+
+    A column may have several processes, its parts, that share the work out among themselves. One
+    that crashed is followed by another, which goes on with what nobody has begun.
+    """
+
+    def measured(column: Column) -> None:
+        started, missing = time.monotonic(), missing_modules(column.name)
+        if missing:
+            extra = column.adapter if column.adapter != "keras" else f"keras,{column.name.removeprefix('keras-')}"
+            column.refused = f"{', '.join(missing)} not installed. Try: pip install 'arspec[{extra}]'"
+            on_event(column.name, {"event": "refused", "reason": column.refused})
+            return
+        given = ["--device", device, *options(column)]
+        with ThreadPoolExecutor(parts) as pool:
+            ended = [
+                e for ends in pool.map(lambda _: _part(column, given, device, on_event), range(parts)) for e in ends
+            ]
+        column.seconds = time.monotonic() - started
+        column.cpu_seconds = sum(end.said.cpu_seconds for end in ended)
+        failed = [end for end in ended if end.code] or [end for end in ended if not column.complete]
+        if failed and not column.refused:
+            column.error = "\n".join(
+                f"its process stopped with exit code {end.code}{end.at}\n{end.log}" for end in failed
+            )
+        on_event(column.name, {"event": "end"})
+
+    with ThreadPoolExecutor(max(jobs // parts, 1)) as pool:
+        list(pool.map(measured, chosen))
 
 
 def document(chosen: Sequence[Column], *, device: str, profile: str) -> dict[str, Any]:
@@ -129,26 +156,47 @@ def holds(chosen: Sequence[Column]) -> bool:
     return bool(ran) and all(c.complete and all(cell["holds"] for cell in c.cells) for c in ran)
 
 
-def _run(column: Column, options: list[str], device: str, on_event: OnEvent) -> None:
-    started = time.monotonic()
-    missing = missing_modules(column.name)
-    if missing:
-        extra = column.adapter if column.adapter != "keras" else f"keras,{column.name.removeprefix('keras-')}"
-        column.refused = f"{', '.join(missing)} not installed. Try: pip install 'arspec[{extra}]'"
-        on_event(column.name, {"event": "refused", "reason": column.refused})
-        return
+@dataclass(slots=True)
+class _Said:
+    """What a process said about itself: the CPU seconds it took, and what it began, in order."""
+
+    cpu_seconds: float = 0.0
+    claims: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a process ended: its exit code, the end of its standard error, and what it said."""
+
+    code: int
+    log: str
+    said: _Said
+
+    @property
+    def at(self) -> str:
+        return f", asked about {self.said.claims[-1]}" if self.said.claims else ""
+
+
+def _part(column: Column, options: list[str], device: str, on_event: OnEvent) -> list[_End]:
+    """Run one process after the other until one ends by itself, or crashes having begun nothing."""
+    ends = [_run(column, options, device, on_event)]
+    while ends[-1].code and ends[-1].said.claims:
+        ends.append(_run(column, options, device, on_event))
+    return ends
+
+
+def _run(column: Column, options: list[str], device: str, on_event: OnEvent) -> _End:
     command = [sys.executable, "-m", "arspec_conformance.worker", column.adapter, *options]
     environment = {**_environment(device), **column.environment}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process:
-            _follow(process, column, on_event)
-        column.seconds = time.monotonic() - started
-        if not column.refused and (process.returncode or not column.complete):
-            column.error = f"its process stopped with exit code {process.returncode}\n{_end_of(log)}"
-    on_event(column.name, {"event": "end"})
+            said = _follow(process, column, on_event)
+        return _End(process.returncode, _end_of(log), said)
 
 
-def _follow(process: subprocess.Popen[str], column: Column, on_event: OnEvent) -> None:
+def _follow(process: subprocess.Popen[str], column: Column, on_event: OnEvent) -> _Said:
+    """Store what a process says about the column, and return what it says about itself."""
+    said = _Said()
     for line in process.stdout or ():
         event = json.loads(line)
         if event["event"] == "start":
@@ -157,10 +205,13 @@ def _follow(process: subprocess.Popen[str], column: Column, on_event: OnEvent) -
         elif event["event"] == "cell":
             column.cells.append(event["cell"])
         elif event["event"] == "done":
-            column.cpu_seconds = event["cpu_seconds"]
+            said.cpu_seconds = event["cpu_seconds"]
+        elif event["event"] == "claim":
+            said.claims.append(event["subject"])
         elif event["event"] == "refused":
             column.refused = event["reason"]
         on_event(column.name, event)
+    return said
 
 
 def _end_of(log: IO[str]) -> str:

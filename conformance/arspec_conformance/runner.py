@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -68,7 +68,9 @@ def questions(
     """Yield what a profile asks an adapter. A clause it asks nowhere is not among them."""
     served = [dtype for dtype in DTYPES if dtype in dtypes and dtype in adapter.dtypes(device)]
     chosen = [mode for mode in adapter.modes() if not modes or mode.name in modes]
-    sample = SAMPLE if seed is None else drawn_sample(clauses, seed)
+    sample = SAMPLE
+    if profile == "hunt" and seed is not None:
+        sample, served = drawn_sample(clauses, seed), drawn_dtypes(served, seed)
     for clause in clauses:
         if clause.once:
             if "float32" in served and (profile in BROAD or (profile == "smoke" and clause.level == 1)):
@@ -86,13 +88,19 @@ def drawn_sample(clauses: Sequence[Clause], seed: int) -> tuple[str, ...]:
     return tuple(random.Random(seed).sample(subjects, -(-len(subjects) // 4)))
 
 
+def drawn_dtypes(served: Sequence[str], seed: int) -> list[str]:
+    """Return float32 and one other dtype, of which a hunt has another with the next seed."""
+    others = [dtype for dtype in served if dtype != "float32"]
+    return [dtype for dtype in served if dtype == "float32" or dtype == others[seed % len(others)]]
+
+
 def reach(
     profile: str,
     mode: Mode,
     clause: Clause,
     dtype: str,
     first: bool = False,
-    sample: Collection[str] = SAMPLE,
+    sample: Sequence[str] = SAMPLE,
 ) -> int:
     """Return up to which level a profile asks the clauses of a penalty; 0 is not at all.
 
@@ -107,10 +115,11 @@ def reach(
     if profile == "smoke":
         return (2, 1, 0)[mode.cost] if member.label in SMOKED and not narrow else 0
     if profile == "hunt" and mode.cost > INSTANT:
-        return int(sampled and (mode.cost == COMPILED or not narrow))
+        return int(sampled and (mode.cost == COMPILED or (not narrow and member.label in sample[:1])))
     if profile in ("quick", "hunt"):
         if mode.cost == INSTANT and first:
-            return 3 if not narrow else 1 + sampled
+            # What is handed on, and what stands in JSON, does not depend on the dtype.
+            return 3 if not narrow else 2 if sampled else int(clause.tier not in "MR")
         if mode.cost == COSTLY:
             return int(sampled and not narrow)
         return int(sampled) if narrow else 1 + (sampled and mode.cost == COMPILED)
@@ -121,7 +130,7 @@ def reach(
 
 def run(
     adapter: Adapter,
-    asked: Sequence[Question],
+    asked: Iterable[Question],
     *,
     device: str = "cpu",
     profile: str = "quick",

@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import tempfile
+import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,8 +19,10 @@ from arspec_conformance._adapter import Adapter
 from arspec_conformance.cases import DTYPES, SEED
 from arspec_conformance.clauses import CLAUSES, Clause
 from arspec_conformance.matrix import Column, OnEvent
-from arspec_conformance.runner import FAIL, NOTRUN, PROFILES, questions, run
+from arspec_conformance.runner import FAIL, NOTRUN, PROFILES, Question, questions, run
 
+PARTIAL = ("smoke", "hunt")  # profiles that do not ask about every capability
+MOST_PARTS = 4  # processes to a backend; each has to import it
 STATUSES = ("PASS", "QUALITY", "FAIL", "WAIVED", "UNSUPPORTED", "NOTRUN")
 
 
@@ -92,10 +96,12 @@ def answer(adapter: Adapter, arguments: argparse.Namespace, emit: Any) -> int:
         return 3
     done = {tuple(cell) for cell in asked["done"]}
     known = {"capabilities": sorted(adapter.capabilities()), "probes": probe(adapter, arguments.device)}
+    known["modes"] = [mode.name for mode in adapter.modes()]
     emit("start", name=adapter.name, versions=adapter.versions(), cells=len(listed), **known)
     rest = [q for q in listed if (q.clause.id, q.mode.name, q.dtype) not in done]
     drawn = {"seed": asked["seed"], "examples": asked["examples"]}
-    for result in run(adapter, rest, device=arguments.device, profile=arguments.profile, **drawn):
+    mine = unclaimed(rest, asked["claims"], lambda subject: emit("claim", subject=subject or "models"))
+    for result in run(adapter, mine, device=arguments.device, profile=arguments.profile, **drawn):
         emit("cell", cell=result.to_document())
     emit("done", cpu_seconds=round(sum(os.times()[:4]), 1))
     return 0
@@ -109,11 +115,13 @@ def measure(
     journal: "Journal | None" = None,
     on_event: OnEvent = lambda name, event: None,
 ) -> None:
-    """Ask every column, each in a process of its own; results are stored in them."""
+    """Ask every column, each in processes of its own; results are stored in them."""
+    parts = 1 if request.profile == "smoke" else min(max(jobs // len(columns), 1), MOST_PARTS)
 
     def options(column: Column) -> list[str]:
         done = [(cell["clause"], cell["mode"], cell["dtype"]) for cell in column.cells]
-        asked = {**asdict(request), "versions": column.versions, "done": done}
+        claims = tempfile.mkdtemp(dir=folder)
+        asked = {**asdict(request), "versions": column.versions, "done": done, "claims": claims}
         return ["--profile", request.profile, "--suite", json.dumps(asked)]
 
     def remember(name: str, event: Mapping[str, Any]) -> None:
@@ -121,7 +129,39 @@ def measure(
             journal.write(name, event)
         on_event(name, event)
 
-    matrix.start(columns, options, device=request.device, jobs=jobs, on_event=remember)
+    with tempfile.TemporaryDirectory() as folder:
+        matrix.start(columns, options, device=request.device, jobs=jobs, parts=parts, on_event=remember)
+    for column in columns:
+        _sort(column)
+
+
+def unclaimed(
+    listed: Sequence[Question], folder: str, on_claim: Callable[[str], object] = lambda subject: None
+) -> Iterator[Question]:
+    """Yield the questions about one subject after the other, of those that no other process has claimed.
+
+    A process claims a subject by making a file of its name in the folder. What is compiled for
+    one clause of a subject serves the others, so a subject is never divided.
+    """
+    by_subject: dict[str, list[Question]] = {}
+    for question in listed:
+        by_subject.setdefault(question.clause.subject, []).append(question)
+    # Models first: they take longest, and whoever comes last shall be done soon.
+    for subject in sorted(by_subject, key=bool):
+        try:
+            (Path(folder) / f"claimed {subject}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        on_claim(subject)
+        yield from by_subject[subject]
+
+
+def _sort(column: Column) -> None:
+    """Bring cells, which come from several processes, into the order of clauses, dtypes and modes."""
+    clauses = {clause.id: number for number, clause in enumerate(CLAUSES)}
+    modes = {name: number for number, name in enumerate(column.facts.pop("modes", ()))}
+    dtypes = list(DTYPES)
+    column.cells.sort(key=lambda c: (clauses[c["clause"]], dtypes.index(c["dtype"]), modes.get(c["mode"], 0)))
 
 
 class Journal:
@@ -139,7 +179,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, request: Request, *, resume: bool) -> None:
-        self.path = folder / "results.jsonl"
+        self.path, self._lock = folder / "results.jsonl", threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.events = self._read(request) if resume and self.path.exists() else []
         with self.path.open("a" if self.events else "w", encoding="utf-8") as file:
@@ -158,7 +198,7 @@ class Journal:
         """Append what can be restored."""
         kept = {key: event[key] for key in ("versions", "cell") if key in event}
         if kept:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self._lock, self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"backend": name, **kept}) + "\n")
 
     def _read(self, request: Request) -> list[dict[str, Any]]:
@@ -197,7 +237,7 @@ def document(columns: Sequence[Column], request: Request, stale: Sequence[str] =
 
 def _column_document(column: Column, request: Request) -> dict[str, Any]:
     counts = Counter(cell["status"] for cell in column.cells)
-    idle = _idle_capabilities(column) if request.is_whole and column.complete and request.profile != "smoke" else []
+    idle = _idle_capabilities(column) if request.is_whole and column.complete and request.profile not in PARTIAL else []
     return {
         "backend": column.name,
         "versions": column.versions,
