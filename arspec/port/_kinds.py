@@ -302,7 +302,12 @@ class Bidirectional(Kind):
 
 @dataclass(frozen=True, slots=True)
 class MultiHeadAttention(Kind):
-    """Scaled dot products; kernels (features, heads, size), the one of the output (heads, size, features)."""
+    """Scaled dot products; kernels (features, heads, size), the one of the output (heads, size, features).
+
+    A node reads query, value and, where it is another, key; then, for each of `masks`, one of
+    "query", "value", "key", a `PaddingMask`. A step is attended to where all are true and, if
+    `causal`, it is not later; a query that may attend to nothing averages all values.
+    """
 
     trainable: ClassVar[tuple[str, ...]] = (
         *("query_kernel", "query_bias", "key_kernel", "key_bias"),
@@ -313,6 +318,7 @@ class MultiHeadAttention(Kind):
     value_size: int
     use_bias: bool = True
     causal: bool = False
+    masks: tuple[str, ...] = ()
 
     def _has(self, role: str) -> bool:
         return self.use_bias or not role.endswith("_bias")
@@ -352,6 +358,13 @@ class GlobalPooling(Kind):
     """mode "max" or "average" over all spatial axes."""
 
     mode: str
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedAverage(Kind):
+    """The mean over the steps where the second input, a `PaddingMask`, is true."""
+
     keep: bool = False
 
 

@@ -48,13 +48,19 @@ def export(
     if not model.built:
         raise SpecError(f"model {model.name!r} is not built, so it has no weights yet. Call it on some data first.")
     rules = extract(model) if spec is None else spec
+    with as_it_was(model):
+        return _exported(model, rules, progress)
+
+
+def _exported(model: keras.Model, rules: Spec, progress: Callable[[str], None]) -> Bundle:
     progress("reading the model")
     reading = read_model(model)
     weights = {path: _array(variable) for path, variable in reading.variables.items()}
     twin = Twin(model, rules, perturbed(weights))
     shapes = [(5, *_sizes(tensor)) for tensor in model.outputs]
-    probe = make_probe(reading.graph, shapes)
-    if any(None in shape for shape in shapes):
+    varies = any(None in shape for shape in shapes)
+    probe = make_probe(reading.graph, () if varies else shapes)
+    if varies:
         found = twin.outputs(probe.inputs["a"], training=False)
         probe = make_probe(reading.graph, [each.shape for each in found])
     evidence: dict[str, Any] = {}

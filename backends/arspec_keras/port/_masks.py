@@ -75,13 +75,15 @@ class Masks:
                 raise refuse(path, "a mask that arrives at a model inside", "Put its layers into the outer model.")
             yield node
             return
-        used, after = self._passed(call, node, path, given, explicit)
-        node, made = self._with_mask(node, used) if used else (node, [])
-        yield from made
-        yield node
+        kind, used, after = self._passed(call, node, path, given, explicit)
+        for mask in used:
+            yield from self._node_of(mask, path)
+        yield replace(node, layer=kind, inputs=(*node.inputs, *(self._nodes[mask] for mask in used)))
         self._of[node.id] = after
         if node.call == 0:
-            for end, mask in (("input", explicit or (given[0] if given else None)), ("output", after), ("steps", used)):
+            arrives = explicit or (given[0] if given else None)
+            inside = used[0] if used else None
+            for end, mask in (("input", arrives), ("output", after), ("steps", inside)):
                 if mask is not None:
                     yield from self._node_of(mask, path)
                     self.sites[path, end] = self._prefix + self._nodes[mask]
@@ -96,20 +98,28 @@ class Masks:
 
     def _passed(
         self, call: Any, node: Node, path: str, given: list[Mask | None], explicit: Mask | None
-    ) -> tuple[Mask | None, Mask | None]:
-        """Return the mask that a layer uses, and the one that its output has."""
+    ) -> tuple[Any, list[Mask], Mask | None]:
+        """Return the kind of a layer, the masks that it uses, and the one that its output has."""
         kind: Any = node.layer
         tensors = [each for each in node.inputs if isinstance(each, str)]
+        first = explicit or (given[0] if len(tensors) == 1 else None)
         if isinstance(kind, kinds.Embedding):
-            return None, Mask(tensors[0], 0.0, False, call.input_shapes[0]) if kind.mask_zero else None
+            return kind, [], Mask(tensors[0], 0.0, False, call.input_shapes[0]) if kind.mask_zero else None
         if isinstance(kind, kinds.Masking):
             mask = Mask(tensors[0], float(call.operation.mask_value), True, call.input_shapes[0][:-1])
-            return mask, mask
-        if isinstance(kind, kinds.Recurrent | kinds.Bidirectional):
-            used = explicit or (given[0] if len(tensors) == 1 else None)
-            cell: Any = kind.layer if isinstance(kind, kinds.Bidirectional) else kind
-            return used, used if cell.return_sequences else None
-        return None, self._handed_on(call.operation, kind, path, given, explicit)
+            return kind, [mask], mask
+        if isinstance(kind, kinds.Bidirectional) and first:
+            inner: Any = replace(kind.layer, masked=True)
+            return replace(kind, layer=inner), [first], first if inner.return_sequences else None
+        if isinstance(kind, kinds.Recurrent) and first:
+            return replace(kind, masked=True), [first], first if kind.return_sequences else None
+        if isinstance(kind, kinds.GlobalPooling) and kind.mode == "average" and first and len(first.shape) == 1:
+            return kinds.MaskedAverage(kind.keep), [first], None
+        if isinstance(kind, kinds.MultiHeadAttention) and explicit is None:
+            self._of.update(dict.fromkeys(tensors))  # Keras takes the masks off what it attends to
+            named = {name: mask for name, mask in zip(("query", "value", "key"), given, strict=False) if mask}
+            return replace(kind, masks=tuple(named)), list(named.values()), given[0]
+        return kind, [], self._handed_on(call.operation, kind, path, given, explicit)
 
     def _handed_on(
         self, layer: Any, kind: Any, path: str, given: list[Mask | None], explicit: Mask | None
@@ -117,7 +127,7 @@ class Masks:
         known = {mask for mask in (*given, explicit) if mask is not None}
         if not known or not isinstance(layer, keras.Layer):
             return None
-        if layer._call_has_mask_arg or isinstance(kind, kinds.MultiHeadAttention):
+        if layer._call_has_mask_arg:
             raise refuse(path, f"a {type(layer).__name__} that is given a mask", _CURE)
         merges = isinstance(layer, (*_ANY_OF_ALL, L.Concatenate))
         if merges and None in given:
@@ -131,15 +141,6 @@ class Masks:
         if type(layer).compute_mask is keras.Layer.compute_mask and len(given) == 1:
             return given[0]
         raise refuse(path, "masks from several places that meet", _CURE)
-
-    def _with_mask(self, node: Node, mask: Mask) -> tuple[Node, list[Node]]:
-        made = list(self._node_of(mask, self._prefix + node.name))
-        kind: Any = node.layer
-        if isinstance(kind, kinds.Bidirectional):
-            kind = replace(kind, layer=replace(kind.layer, masked=True))
-        elif isinstance(kind, kinds.Recurrent):
-            kind = replace(kind, masked=True)
-        return replace(node, layer=kind, inputs=(*node.inputs, self._nodes[mask])), made
 
     def _node_of(self, mask: Mask, path: str) -> Iterator[Node]:
         """Return the node that computes a mask, the first time it is needed."""

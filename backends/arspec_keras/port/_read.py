@@ -12,6 +12,7 @@ from arspec.port._graph import Graph, Input, Node, Reference, require_name
 from arspec.port._kinds import Embedding, Kind
 from arspec_keras.port._layers import read_layer, read_operation
 from arspec_keras.port._masks import Masks
+from arspec_keras.port._sequences import called
 
 
 @dataclass(slots=True)
@@ -113,6 +114,7 @@ def _node(call: _Call, prefix: str, reading: _Parts) -> Node:
         kind, inputs = read_operation(operation, call.inputs, call.options, path)
         return Node(name, kind, inputs, call.shapes, call.call)
     kind, held = read_layer(operation, path, call.input_shapes)
+    kind = called(kind, call.options, path)
     if call.call == 0:
         reading.variables |= {f"{path}/{role}": variable for role, variable in held.items()}
     frozen = tuple(role for role, v in held.items() if role in _trainable(kind) and not v.trainable)

@@ -1,6 +1,6 @@
 """Reading Keras layers over sequences: embeddings, recurrent layers, attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -91,6 +91,15 @@ def _attention(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
             held[f"{name}_bias"] = projection.bias
     value = layer._value_dim or layer._key_dim
     return kinds.MultiHeadAttention(layer._num_heads, layer._key_dim, value, layer._use_bias), held
+
+
+def called(kind: Kind, options: Mapping[str, Any], path: str) -> Kind:
+    """Return a kind with what only the call of an attention says."""
+    if not isinstance(kind, kinds.MultiHeadAttention):
+        return kind
+    if options.get("return_attention_scores"):
+        raise refuse(path, "return_attention_scores", "Leave the scores out of the model.")
+    return replace(kind, causal=bool(options.get("use_causal_mask")))
 
 
 def _refused(what: str, cure: str) -> Callable[[Any, str, Shapes], NoReturn]:

@@ -10,10 +10,10 @@ from arspec.port._graph import Node, Shape
 from arspec.port._kinds import Function, Kind
 from arspec.port._mapping import Step
 from arspec.port._source import FIRST, LAST, Place, Scope, Value, formatted, require_kind, same_padding
-from arspec_torch.port import _recurrent
+from arspec_torch.port import _attention, _recurrent
 from arspec_torch.port._helpers import HELPERS as _OWN_HELPERS
 
-HELPERS = {**_OWN_HELPERS, **_recurrent.HELPERS}
+HELPERS = {**_OWN_HELPERS, **_recurrent.HELPERS, **_attention.HELPERS}
 
 FUNCTIONS = {
     "relu": "nn.ReLU()",
@@ -636,42 +636,6 @@ def _identity(w: TorchWriter, kind: Kind, node: Node, path: str, arguments: list
     return w.module(node, path, "nn.Identity()", arguments[0], arguments[0].layout, node.shapes[0])
 
 
-def _attention(w: TorchWriter, kind: kinds.MultiHeadAttention, node: Node, path: str, arguments: list[Value]) -> Value:
-    query, value, key = (arguments + arguments[1:2])[:3] if len(arguments) > 1 else (arguments[0],) * 3
-    features, size = _channels(query), kind.heads * kind.key_size
-    if size != features or kind.value_size != kind.key_size or kind.causal:
-        raise w.refuse(
-            path,
-            f"an attention of {kind.heads} heads of size {kind.key_size} (values {kind.value_size}) over {features} "
-            "features",
-            "nn.MultiheadAttention needs heads · size = features, for values too.",
-        )
-    if _channels(key) != features or _channels(value) != features:
-        raise w.refuse(path, "keys or values with another number of features", "Project them first.")
-    attribute = w.name_layer(node)
-    bias = _options(bias="" if kind.use_bias else "False")
-    w.attribute(attribute, f"nn.MultiheadAttention({features}, {kind.heads}{bias}, batch_first=True)")
-    target = w.path_of(attribute)
-    call = f"self.{attribute}({query.text}, {key.text}, {value.text}, need_weights=False)[0]"
-    if node.call:
-        return Value(call, node.shapes[0], LAST)
-    w.layers[path] = w.traced[path] = Place(target)
-    w.place(path, "output", target, "output")
-    for index, name in enumerate(("query", "key", "value")):
-        steps: tuple[Step, ...] = (("reshape", (features, features)), ("transpose", (1, 0)))
-        cut = ((0, index * features, (index + 1) * features),)
-        w.weight(path, f"{name}_kernel", f"{target}.in_proj_weight", (3 * features, features), *steps, put=cut)
-        if kind.use_bias:
-            w.weight(path, f"{name}_bias", f"{target}.in_proj_bias", (3 * features,), ("reshape", (features,)), put=cut)
-    steps = (("reshape", (features, features)), ("transpose", (1, 0)))
-    w.weight(path, "output_kernel", f"{target}.out_proj.weight", (features, features), *steps)
-    if kind.use_bias:
-        w.weight(path, "output_bias", f"{target}.out_proj.bias", (features,))
-    for role in kind.roles():
-        w.place(path, role, target, role)
-    return Value(call, node.shapes[0], LAST)
-
-
 _EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.Dense: _dense,
     kinds.Convolution: _convolution,
@@ -702,6 +666,6 @@ _EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.Concatenate: _concatenate,
     kinds.Dropout: _dropout,
     kinds.Identity: _identity,
-    kinds.MultiHeadAttention: _attention,
     **_recurrent.EMITTERS,
+    **_attention.EMITTERS,
 }
