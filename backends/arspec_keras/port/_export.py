@@ -48,11 +48,6 @@ def export(
     if not model.built:
         raise SpecError(f"model {model.name!r} is not built, so it has no weights yet. Call it on some data first.")
     rules = extract(model) if spec is None else spec
-    with as_it_was(model):
-        return _exported(model, rules, progress)
-
-
-def _exported(model: keras.Model, rules: Spec, progress: Callable[[str], None]) -> Bundle:
     progress("reading the model")
     reading = read_model(model)
     weights = {path: _array(variable) for path, variable in reading.variables.items()}
