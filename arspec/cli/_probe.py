@@ -46,7 +46,7 @@ def tensorflow() -> dict[str, Any]:
 
 
 def keras() -> dict[str, Any]:
-    keras, adapter = _imported("keras", "arspec_keras")
+    adapter, keras = _imported("arspec_keras", "keras")
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="only")])
     model.layers[0].kernel.assign(X)
     adapter.attach(model, ar.Spec([ar.Rule(PENALTY, layer="only", placement="kernel")]))
@@ -56,8 +56,8 @@ def keras() -> dict[str, Any]:
     return {"works": same, "backend": keras.backend.backend(), "devices": [], "error": None if same else _OTHER}
 
 
-def _imported(framework: str, adapter: str) -> tuple[Any, Any]:
-    return importlib.import_module(framework), importlib.import_module(adapter)
+def _imported(*names: str) -> tuple[Any, ...]:
+    return tuple(map(importlib.import_module, names))
 
 
 def _result(value: float, gradient: np.ndarray, devices: list[str]) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """arspec for Keras 3, on its TensorFlow, JAX and PyTorch backends."""
 
-from arspec._frameworks import require
+from arspec._frameworks import require, without_backend
 
 require("arspec_keras", "keras", "Keras", "keras")
+try:
+    import keras as _keras  # noqa: F401  fails without the backend that it wants
+except ModuleNotFoundError as _error:
+    raise without_backend(_error) from None
 
 from arspec_keras._attach import attach as attach
 from arspec_keras._attach import detach as detach

@@ -141,14 +141,25 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[s
         yield from commands(child, (*path, name))
 
 
+# What people type comes before what authors of penalties and adapters need.
+FIRST = ("Rule", "Spec", "load", "value", "gradient", "SpecError", "UnsupportedError", "Site", "Sites")
+LAST = ("register", "registered", "Penalty", "Sum", "Axes", "Layer", "Namespace")
+# Their members are for adapters; docs/writing-an-adapter.md says which matter.
+CLOSED = ("arspec.Namespace",)
+
+
 def package_page(package: str, folder: Path) -> str:
     """Return what a package exports, in its order, without penalties."""
     names = [f"{package}.{name}" for name in exported(folder)]
     if package == "arspec":
-        names = [n for n in names if not _is_penalty(getattr(ar, n.partition(".")[2])) and not n.endswith("VERSION")]
+        public = [n for n in exported(folder) if not _is_penalty(getattr(ar, n)) and n != "SPEC_VERSION"]
+        rest = [name for name in public if name not in FIRST + LAST]
+        names = [f"arspec.{name}" for name in (*FIRST, *rest, *LAST)]
     names += MODULES.get(package, ())
     doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
-    return f"# {package}\n\n{escaped(doc.split('>>>')[0]).strip()}\n\n" + "\n".join(f"::: {name}\n" for name in names)
+    return f"# {package}\n\n{escaped(doc.split('>>>')[0]).strip()}\n\n" + "\n".join(
+        f"::: {name}\n" + ("    options:\n      members: false\n" if name in CLOSED else "") for name in names
+    )
 
 
 def exported(folder: Path) -> list[str]:
