@@ -9,6 +9,8 @@ the file is executed.
 
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -99,3 +101,15 @@ def original_class(model: Any) -> type:
 def give_class(model: Any, cls: type) -> None:
     """Make `model` an instance of `cls`; Keras' own `__setattr__` would track it as a layer."""
     object.__setattr__(model, "__class__", cls)
+
+
+@contextmanager
+def as_it_was(model: Any) -> Iterator[None]:
+    """Let a model be of its own class, with the configuration and the layers of that, attached or not."""
+    given = type(model)
+    if isinstance(model, Regularized):
+        give_class(model, original_class(model))
+    try:
+        yield
+    finally:
+        give_class(model, given)

@@ -11,6 +11,7 @@ from arspec._placements import ACTIVATIONS
 from arspec.port import Bundle, PortedSite
 from arspec.port._environment import environment
 from arspec.port._probe import make_probe, measure, perturbed, summary
+from arspec_keras._carried import as_it_was
 from arspec_keras._extract import extract
 from arspec_keras.port._layers import Constant
 from arspec_keras.port._masks import without_unused
@@ -48,6 +49,11 @@ def export(
     if not model.built:
         raise SpecError(f"model {model.name!r} is not built, so it has no weights yet. Call it on some data first.")
     rules = extract(model) if spec is None else spec
+    with as_it_was(model):
+        return _exported(model, rules, progress)
+
+
+def _exported(model: keras.Model, rules: Spec, progress: Callable[[str], None]) -> Bundle:
     progress("reading the model")
     reading = read_model(model)
     weights = {path: _array(variable) for path, variable in reading.variables.items()}

@@ -149,12 +149,12 @@ def _standardize(layer: Any, path: str, shapes: Shapes) -> tuple[Kind, Held]:
         return kind, {"mean": layer.adapt_mean, "variance": layer.adapt_variance}
     given = {"mean": layer.input_mean, "variance": layer.input_variance}
     return kind, {
-        role: Constant(np.broadcast_to(np.asarray(n, np.float64), shapes[0][-1:])) for role, n in given.items()
+        role: Constant(np.broadcast_to(np.asarray(n, np.float32), shapes[0][-1:])) for role, n in given.items()
     }
 
 
 class Constant:
-    """Numbers that a layer holds without a variable, in float64."""
+    """Numbers that a layer holds without a variable, as the layer rounds them to float32."""
 
     trainable = False
 

@@ -23,18 +23,27 @@ class Twin:
     def __init__(self, model: keras.Model, spec: Spec, weights: Mapping[str, np.ndarray]) -> None:
         self._tf = _tensorflow()
         self.model = _clone(model)
-        self._reading: Reading = read_model(self.model)
+        self._reading: Reading = self._read(self.model)
         for layer in self.model._flatten_layers():
             _make_exact(layer)
         self._load(weights)
-        self._traced = list(_traced(self._reading.graph))
-        self._tracer = keras.Model(self.model.inputs, [_output_of(self.model, name) for name in self._traced])
+        seen = self._outputs_of_layers()
+        self._traced = list(seen)
+        self._tracer = keras.Model(self.model.inputs, list(seen.values()))
         self._has_rules = bool(spec.rules)
         self._passes: dict[tuple[int, bool], tuple[list[np.ndarray], dict[str, float]]] = {}
         self._slopes: dict[int, tuple[Arrays, Arrays, Arrays]] = {}
         if self._has_rules:
             attach(self.model, spec)
             self.model(self._batch([np.zeros((2, *_fixed(t.shape[1:])), _dtype(t)) for t in self.model.inputs]))
+
+    def _read(self, model: keras.Model) -> Reading:
+        """Return the graph, and the variable of each canonical weight, of the copy."""
+        return read_model(model)
+
+    def _outputs_of_layers(self) -> dict[str, Any]:
+        """Return what can be traced: the symbolic result of a layer by its path in the graph."""
+        return {name: self.model.get_layer(name).output for name in _traced(self._reading.graph)}
 
     @property
     def sites(self) -> Any:
@@ -168,8 +177,27 @@ def _make_exact(layer: Any) -> None:
     }
     if activation in exact:
         layer.activation = exact[activation]
+    elif isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
+        for name in ("mean", "variance"):  # the numbers of the model, which are rounded to float32
+            rounded = np.asarray(getattr(layer, f"input_{name}"), np.float32)
+            held = np.broadcast_to(rounded, getattr(layer, name).shape).astype(np.float64)
+            setattr(layer, name, keras.ops.convert_to_tensor(held))
+    elif isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation == "bilinear":
+        layer.call = partial(_bilinear, tuple(layer.size))
+    elif isinstance(layer, keras.layers.AveragePooling3D):
+        layer.call = partial(_average_pool_3d, layer)
+    elif isinstance(layer, keras.layers.InputLayer) and keras.backend.is_float_dtype(layer.dtype):
+        layer._dtype = "float64"  # to which a Sequential inside casts what it is given
     elif isinstance(layer, keras.layers.Rescaling):  # Python numbers would pass through float32
         layer.scale, layer.offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+    elif isinstance(layer, keras.Model):  # a model inside casts what it is given
+        layer.dtype_policy = "float64"
+        for given in layer.inputs:
+            if keras.backend.is_float_dtype(given.dtype):
+                given._dtype = "float64"
+    elif isinstance(layer, keras.layers.MultiHeadAttention):
+        # A Python number becomes a tensor of float32 before it is cast.
+        layer._inverse_sqrt_key_dim = keras.ops.convert_to_tensor(layer._inverse_sqrt_key_dim, "float64")
     elif isinstance(layer, keras.layers.LeakyReLU | keras.layers.ReLU) and layer.negative_slope:
         layer.call = partial(_leaky_relu, float(layer.negative_slope))
 
@@ -182,6 +210,32 @@ def _gelu(x: Any) -> Any:
 def _hard_sigmoid(x: Any) -> Any:
     """clip(x/6 + 1/2, 0, 1); Keras' divides by multiplication with 1/6 in float32."""
     return keras.ops.clip(x / keras.ops.convert_to_tensor(6.0, x.dtype) + 0.5, 0.0, 1.0)
+
+
+def _bilinear(factors: tuple[int, ...], x: Any) -> Any:
+    """Interpolate between the centres of pixels; TensorFlow's does so in float32."""
+    rows, columns = (_interpolation(size, factor) for size, factor in zip(x.shape[1:3], factors, strict=True))
+    return keras.ops.einsum("rh,bhwc,sw->brsc", rows, x, columns)
+
+
+def _interpolation(size: int, factor: int) -> np.ndarray:
+    """Return the matrix (size · factor, size) that interpolates along one axis, constant beyond the ends."""
+    at = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+    low = np.minimum(at.astype(int), max(size - 2, 0))
+    matrix = np.zeros((size * factor, size))
+    matrix[np.arange(len(at)), low] = 1 - (at - low)
+    matrix[np.arange(len(at)), np.minimum(low + 1, size - 1)] += at - low
+    return matrix
+
+
+def _average_pool_3d(layer: Any, x: Any) -> Any:
+    """TensorFlow has no kernel in float64: average over height and width, then over depth."""
+    (depth, *size), (step, *strides) = layer.pool_size, layer.strides
+    ops, sizes = keras.ops, tuple(x.shape)
+    flat = ops.average_pool(ops.reshape(x, (-1, *sizes[2:])), tuple(size), tuple(strides), layer.padding)
+    wide = ops.reshape(flat, (-1, sizes[1], flat.shape[1] * flat.shape[2], sizes[-1]))
+    found = ops.average_pool(wide, (depth, 1), (step, 1), layer.padding)
+    return ops.reshape(found, (-1, found.shape[1], *flat.shape[1:]))
 
 
 def _hard_silu(x: Any) -> Any:
@@ -217,10 +271,6 @@ def _traced(graph: Graph) -> Iterator[str]:
 
 def _is_layer(node: Node) -> bool:
     return not isinstance(node.layer, Graph) and getattr(node.layer, "names_layer", True)
-
-
-def _output_of(model: Any, name: str) -> Any:
-    return model.get_layer(name).output
 
 
 def _fixed(shape: Sequence[int | None]) -> tuple[int, ...]:
