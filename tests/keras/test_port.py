@@ -9,19 +9,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import arspec_keras
-import arspec_torch
-import keras
 import numpy as np
 import pytest
 import torch
-from arspec_keras.port import export
-from arspec_torch.port import check, load, write
 
 import arspec as ar
+import arspec_keras
+import arspec_torch
+import keras
 from arspec.port import Bundle, Certificate, read_bundle, write_bundle
 from arspec.port._files import read_target, write_target
 from arspec.port._kinds import FUNCTIONS
+from arspec_keras.port import export
+from arspec_torch.port import check, load, write
 
 L = keras.layers
 on_tensorflow = pytest.mark.skipif(
@@ -337,7 +337,7 @@ def test_the_model_is_not_changed() -> None:
     model = arspec_keras.attach(convolutional(), ar.Spec([ar.Rule(ar.L1(1e-3), layer="add", placement="output")]))
     before = [keras.ops.convert_to_numpy(v).copy() for v in model.variables]
     bundle = export(model)
-    assert [site.key for site in bundle.sites][0] == "add/output/l1"
+    assert next(site.key for site in bundle.sites) == "add/output/l1"
     assert all(np.array_equal(a, v) for a, v in zip(before, model.variables, strict=True))
     assert len(arspec_keras.extract(model).rules) == len(bundle.spec.rules)
 
