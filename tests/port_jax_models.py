@@ -19,7 +19,12 @@ def main(folder: str) -> None:
     from arspec_keras.port import export
 
     keras.utils.set_random_seed(1)
-    for name, (make, rules) in {"image": (_image, _IMAGE_RULES), "sequence": (_sequence, _SEQUENCE_RULES)}.items():
+    made = {
+        "image": (_image, _IMAGE_RULES),
+        "sequence": (_sequence, _SEQUENCE_RULES),
+        "small": (_small, _SMALL_RULES),
+    }
+    for name, (make, rules) in made.items():
         write_bundle(export(make(keras), ar.Spec(rules)), Path(folder) / f"{name}.bundle")
 
 
@@ -81,7 +86,7 @@ def _sequence(keras: Any) -> Any:
     layers = keras.layers
     words = keras.Input((7,), dtype="int32", name="words")
     other = keras.Input((5, 3), name="other")
-    x = layers.Embedding(11, 6, name="embedding")(words)
+    x = layers.Embedding(11, 6, mask_zero=True, name="embedding")(words)
     x = layers.Conv1D(6, 3, dilation_rate=2, padding="causal", name="causal", activation="relu")(x)
     x = layers.RMSNormalization(name="rms")(x)
     attended = layers.MultiHeadAttention(2, 5, name="attention")(x, layers.Dense(4, name="key")(other))
@@ -105,6 +110,23 @@ _SEQUENCE_RULES = [
     ar.Rule(ar.L2(1e-2), layer="norm", placement="scale"),
     ar.Rule(ar.L1(1e-2), layer="attention", placement="output"),
     ar.Rule(ar.L1(1e-2), layer="last", placement="pre_activation"),
+]
+
+
+def _small(keras: Any) -> Any:
+    """Return a model in which every planted fault fits."""
+    layers = keras.layers
+    image = keras.Input((6, 5, 2), name="image")
+    x = layers.Conv2D(3, 3, strides=2, padding="same", use_bias=False, name="conv")(image)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    x = layers.Dense(3, name="hidden", activation="gelu")(x)
+    return keras.Model(image, layers.Dense(2, name="out")(x), name="small")
+
+
+_SMALL_RULES = [
+    ar.Rule(ar.L2(1e-1), layer="**", placement="kernel"),
+    ar.Rule(ar.L1(1e-1), layer="hidden", placement="output", mean_over=("batch",)),
 ]
 
 if __name__ == "__main__":

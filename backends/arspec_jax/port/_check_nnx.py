@@ -93,6 +93,8 @@ class NnxSubject(JaxSubject):
         for _, part in nnx.iter_modules(copy):
             if isinstance(part, nnx.Dropout):
                 part.rate = 0.0
+            if isinstance(part, nnx.Embed) and part.dtype == jnp.float32:
+                part.dtype = jnp.float64  # its own default is the dtype in which its table was made
         self._trained = {name for name, v in variables_of(copy).items() if isinstance(v, nnx.Param)}
         self._graphs = {}
         for training, mode in ((True, copy.train), (False, copy.eval)):

@@ -16,6 +16,10 @@ HELPERS = {
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jnp.einsum("...hqk,...khd->...qhd", nnx.softmax(scores), value)''',
+    "masked_mean": '''def masked_mean(x: jax.Array, mask: jax.Array, keepdims: bool = False) -> jax.Array:
+    """The mean over the steps where the mask is true."""
+    share = mask[..., None].astype(x.dtype)
+    return (x * share).sum(axis=1, keepdims=keepdims) / share.sum(axis=1, keepdims=keepdims)''',
     "Identity": '''class Identity(nnx.Module):
     """Gives what it is given: a name for a result."""
 

@@ -239,6 +239,13 @@ def _global_pooling(w: NnxWriter, kind: kinds.GlobalPooling, node: Node, path: s
     return Value(f"{x.text}.{name}({given.removeprefix(', ')})", node.shapes[0])
 
 
+def _masked_average(w: NnxWriter, kind: kinds.MaskedAverage, node: Node, path: str, arguments: list[Value]) -> Value:
+    x, mask = arguments
+    w.helper("masked_mean")
+    keep = options(keepdims="True" if kind.keep else "")
+    return Value(f"masked_mean({x.text}, {mask.text}{keep})", node.shapes[0])
+
+
 def _zero_padding(w: NnxWriter, kind: kinds.ZeroPadding, node: Node, path: str, arguments: list[Value]) -> Value:
     pairs = ((0, 0), *kind.padding, (0, 0))
     return Value(f"jnp.pad({arguments[0].text}, {pairs})", node.shapes[0])
@@ -317,7 +324,8 @@ def _identity(w: NnxWriter, kind: Kind, node: Node, path: str, arguments: list[V
 
 
 def _attention(w: NnxWriter, kind: kinds.MultiHeadAttention, node: Node, path: str, arguments: list[Value]) -> Value:
-    query, value, key = (arguments + arguments[1:2])[:3] if len(arguments) > 1 else (arguments[0],) * 3
+    count = len(arguments) - len(kind.masks)
+    query, value, key = (*arguments[:count], *arguments[1:2])[:3] if count > 1 else (arguments[0],) * 3
     if kind.value_size != kind.key_size:
         what = f"an attention with keys of size {kind.key_size} and values of size {kind.value_size}"
         raise w.refuse(path, what, "nnx.MultiHeadAttention needs one size.")
@@ -336,8 +344,10 @@ def _attention(w: NnxWriter, kind: kinds.MultiHeadAttention, node: Node, path: s
     w.attribute(attribute, f"nnx.MultiHeadAttention({heads}, {features}, {heads * size}{given})")
     target = w.path_of(attribute)
     sequence = [query.text] if query == key == value else [query.text, key.text, value.text]
-    mask = f"nnx.make_causal_mask({query.text}[..., 0])" if kind.causal else ""
-    call = f"self.{attribute}({', '.join(sequence)}{options(mask=mask)})"
+    masks = [f"nnx.make_causal_mask({query.text}[..., 0], dtype=bool)"] if kind.causal else []
+    for role, mask in zip(kind.masks, arguments[count:], strict=True):
+        masks.append(f"{mask.text}[:, None, {':, None' if role == 'query' else 'None, :'}]")
+    call = f"self.{attribute}({', '.join(sequence)}{options(mask=' & '.join(masks))})"
     if node.call == 0:
         w.layers[path] = w.traced[path] = Place(target)
         w.place(path, "output", target, "output")
@@ -374,6 +384,7 @@ EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.PReLU: _prelu,
     kinds.Pooling: _pooling,
     kinds.GlobalPooling: _global_pooling,
+    kinds.MaskedAverage: _masked_average,
     kinds.ZeroPadding: _zero_padding,
     kinds.Cropping: _cropping,
     kinds.UpSampling: _upsampling,
