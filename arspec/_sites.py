@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 from arspec._errors import SpecError, UnsupportedError, did_you_mean
 from arspec._rule import Rule
@@ -72,6 +72,12 @@ class Sites(Sequence[Site]):
 
     def __len__(self) -> int:
         return len(self._sites)
+
+    @overload
+    def __getitem__(self, index: int) -> Site: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Site, ...]: ...
 
     def __getitem__(self, index: Any) -> Any:
         return self._sites[index]

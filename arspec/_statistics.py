@@ -5,7 +5,7 @@ An adapter hands every batch of every site to an `Accumulator`; `result()` is a 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -53,6 +53,12 @@ class Statistics(Sequence[SiteStatistics]):
 
     def __len__(self) -> int:
         return len(self._sites)
+
+    @overload
+    def __getitem__(self, index: int) -> SiteStatistics: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[SiteStatistics, ...]: ...
 
     def __getitem__(self, index: Any) -> Any:
         return self._sites[index]
