@@ -78,7 +78,7 @@ SPEC = ar.Spec(
 
 def test_residual_network_comes_back_with_every_rule() -> None:
     bundle, written, certificate = round_trip(Residual(), torch.randn(2, 3, 19, 13), spec=SPEC)
-    assert set(certificate.levels()) == {"L0", "L1", "L2", "L3", "L4"}
+    assert {"L0", "L1", "L2", "L3", "L4"} <= set(certificate.levels())
     assert [site.key for site in bundle.sites][-3:-1] == ["fc1/pre_activation/l1", "stem/input/l1"]
     places = {site.key: (site.layer, site.placement) for site in bundle.sites}
     assert places["fc1/output/l1"] == ("gelu", "output")

@@ -156,7 +156,7 @@ def _functional_calls(model: Any) -> tuple[list[_Call], list[tuple[str, Any]], l
             runs[entry["name"], position] = node
             for tensor in _tensors(node):
                 shapes[tuple(tensor["keras_history"])] = tuple(tensor["shape"][1:])
-    outputs = [tuple(each) for each in _flat_histories(config["output_layers"])]
+    outputs = [_without_own_run(each, operations) for each in _flat_histories(config["output_layers"])]
     for history, tensor in zip(outputs, model.outputs, strict=True):
         shapes[history] = tuple(tensor.shape[1:])
     inputs = [tuple(each) for each in _flat_histories(config["input_layers"])]
@@ -169,6 +169,13 @@ def _functional_calls(model: Any) -> tuple[list[_Call], list[tuple[str, Any]], l
     calls = [_call(operations[key[0]], runs[key], numbers[key], name_of, shapes, key) for key in order]
     given = [(_name(history[0]), tensor) for history, tensor in zip(inputs, model.inputs, strict=True)]
     return calls, given, [name_of(history) for history in outputs]
+
+
+def _without_own_run(history: Sequence[Any], operations: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where an output comes from; Keras counts the runs of a functional model from 1 there, and only there."""
+    name, position, index = history
+    operation = operations[name]
+    return name, position - (isinstance(operation, keras.Model) and not isinstance(operation, keras.Sequential)), index
 
 
 def _numbered(order: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:

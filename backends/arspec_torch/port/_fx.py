@@ -137,10 +137,14 @@ def _graph(model: nn.Module, defaults: Mapping[str, Any]) -> fx.Graph:
     except Exception as error:  # a forward that cannot be traced may raise anything
         where = f"{type(model).__name__}.{tracer.path}" if tracer.path else type(model).__name__
         raise UnsupportedError(
-            f"torch.fx cannot trace the forward of {where}: {type(error).__name__}: {str(error).splitlines()[0]} "
+            f"torch.fx cannot trace the forward of {where}: {type(error).__name__}: {_line(error)}. "
             "A model is read where its forward is the same for any input: no `if` or `for` over tensors or their "
             "sizes. Export the parts that are (a module at a time), or build them of torch's own layers."
         ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0].rstrip(".")
 
 
 def _arguments(model: nn.Module, given: int) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -130,7 +130,8 @@ def _transposed(call: Call, x: Seen) -> Seen:
     return b.emit(b.fresh(f"{call.name}_crop"), kinds.Cropping(crop), [full], sizes, x.axes)
 
 
-def _batch_norm(call: Call, x: Seen) -> Seen:
+def batch_norm(call: Call, x: Seen) -> Seen:
+    """Add a batch normalization: torch's own, or the one with a biased running variance."""
     m = call.module
     if not m.track_running_stats or m.momentum is None:
         raise call.refuse("a batch normalization without running statistics or momentum", "Give it both.")
@@ -393,7 +394,7 @@ READERS: dict[type[nn.Module], Callable[..., Seen]] = {
     nn.Linear: _linear,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), batch_norm),
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
@@ -412,8 +413,4 @@ READERS: dict[type[nn.Module], Callable[..., Seen]] = {
     **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _zero_pad),
     nn.Upsample: _upsample,
     nn.MultiheadAttention: _attention,
-}
-
-HELPER_READERS: dict[str, Callable[..., Seen]] = {
-    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), _batch_norm),
 }

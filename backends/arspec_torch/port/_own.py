@@ -4,11 +4,12 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from arspec_torch.port._helpers import HELPERS
+
+# As in a written file: the same call is other code where a name is imported by the module.
+_IMPORTS = "import torch\nfrom torch import Tensor, nn\nfrom torch.nn import functional as F\n"
 
 
 def helper_of(module: nn.Module) -> str:
@@ -23,8 +24,8 @@ def _classes() -> dict[str, Any]:
     """Return the helpers as classes. Their text is arspec's own."""
     found: dict[str, Any] = {}
     for name, text in HELPERS.items():
-        space: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "Tensor": Tensor, "__name__": __name__}
-        exec(compile(text, f"<{name}>", "exec"), space)
+        space: dict[str, Any] = {"__name__": __name__}
+        exec(compile(_IMPORTS + text, f"<{name}>", "exec"), space)
         if isinstance(space[name], type):
             found[name] = space[name]
     return found

@@ -1,5 +1,6 @@
 """`export`: an nn.Module as a bundle."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from arspec.port import Bundle, PortedSite, WeightMap, Written
 from arspec.port._environment import environment
 from arspec.port._graph import Graph, Input
 from arspec.port._kinds import Activation, Embedding, refuse
-from arspec.port._probe import make_probe, measure, perturbed, summary
+from arspec.port._probe import make_probe, measure, summary
 from arspec.port._source import FIRST, LAST, Place
 from arspec_torch._attach import attach, inside
 from arspec_torch._extract import extract
@@ -23,6 +24,7 @@ from arspec_torch.port._check import TorchSubject
 from arspec_torch.port._fx import Trace, trace
 from arspec_torch.port._fx_functions import read_function
 from arspec_torch.port._fx_modules import READERS, Call
+from arspec_torch.port._fx_own import READERS as OWN_READERS
 from arspec_torch.port._own import helper_of
 
 
@@ -174,19 +176,13 @@ def _tensor(b: Builder, node: fx.Node) -> Seen:
     if node.op != "call_module":
         return read_function(b, node)
     module, path = b.trace.model.get_submodule(str(node.target)), str(node.target)
-    reader = READERS.get(type(module)) or _helper_readers().get(helper_of(module))
+    reader = READERS.get(type(module)) or OWN_READERS.get(helper_of(module))
     call = Call(b, module, path, node)
     if reader is None:
         raise call.refuse(f"the module {type(module).__name__}", "Build it of layers that are known, or replace it.")
     given = [*node.args, *(v for k, v in node.kwargs.items() if k in ("input", "query", "key", "value", "src"))]
     tensors = [b.operand(each) for each in given if isinstance(each, fx.Node) and b.trace.is_tensor(each)]
     return reader(call, *tensors)
-
-
-def _helper_readers() -> dict[str, Any]:
-    from arspec_torch.port._fx_modules import HELPER_READERS
-
-    return HELPER_READERS
 
 
 def _input(b: Builder, node: fx.Node, traced: Trace) -> tuple[Seen, Input]:
@@ -254,8 +250,6 @@ def _sites(reading: Reading, rules: Spec) -> list[tuple[PortedSite, str, str]]:
     """Return each site, in names of the graph, with layer and placement in the module."""
     if not rules.rules:
         return []
-    import copy
-
     model = copy.deepcopy(reading.model)
     position = {id(rule): index for index, rule in enumerate(rules.rules)}
     found = []
@@ -297,6 +291,3 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 def _environment() -> dict[str, str]:
     return environment("torch", "torch", dtype="float64")
-
-
-__all__ = ["export", "perturbed"]

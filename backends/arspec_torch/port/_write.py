@@ -574,8 +574,11 @@ def _reshape(w: TorchWriter, kind: kinds.Reshape, node: Node, path: str, argumen
 
 
 def _permute(w: TorchWriter, kind: kinds.Permute, node: Node, path: str, arguments: list[Value]) -> Value:
-    x = w.convert(arguments[0], LAST)
-    return Value(f"{x.text}.permute(0, {', '.join(map(str, kind.axes))})", node.shapes[0], LAST)
+    x, last = arguments[0], len(kind.axes)
+    # Where the channels are second already, both are one permutation of what is there.
+    moved = [1 if axis == last else axis + 1 for axis in kind.axes] if x.layout == FIRST else list(kind.axes)
+    unmoved = moved == list(range(1, last + 1))
+    return Value(x.text if unmoved else f"{x.text}.permute(0, {', '.join(map(str, moved))})", node.shapes[0], LAST)
 
 
 def _repeat(w: TorchWriter, kind: kinds.Repeat, node: Node, path: str, arguments: list[Value]) -> Value:
