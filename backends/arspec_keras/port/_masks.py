@@ -56,7 +56,7 @@ class Masks:
         held = [self._made.get(each, "") if isinstance(each, str) else "" for each in inputs]
         first = held[0] if held else ""
         if isinstance(first, Mask):
-            if name == "Any" and operation.axis in (-1, len(first.shape)) and not operation.keepdims:
+            if name == "Any" and _one(operation.axis) in (-1, len(first.shape)) and not operation.keepdims:
                 return Mask(first.reference, first.value, True, first.shape[:-1])
             if name in ("LogicalOr", "LogicalAnd") and held == [first, first]:
                 return first
@@ -194,6 +194,10 @@ def _inner_inputs(node: Node) -> Sequence[Input]:
 def _is_boolean(operation: Any) -> bool:
     output = operation.output
     return hasattr(output, "dtype") and keras.backend.standardize_dtype(output.dtype) == "bool"
+
+
+def _one(axis: Any) -> Any:
+    return axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
 
 
 def _id(call: Any) -> str:

@@ -12,7 +12,7 @@ from arspec.port._graph import Graph, Input, Node, Reference, require_name
 from arspec.port._kinds import Embedding, Kind
 from arspec_keras.port._layers import read_layer, read_operation
 from arspec_keras.port._masks import Masks
-from arspec_keras.port._sequences import called
+from arspec_keras.port._sequences import called, result_shapes
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ def _node(call: _Call, prefix: str, reading: _Parts) -> Node:
             f"{path!r} is a frozen BatchNormalization, which Keras runs with its moving statistics even in training. "
             "Unfreeze it before the export, and freeze it in the target."
         )
-    return Node(name, kind, call.inputs, call.shapes, call.call, frozen)
+    return Node(name, kind, call.inputs, result_shapes(kind, call.shapes), call.call, frozen)
 
 
 def _trainable(kind: Kind) -> tuple[str, ...]:

@@ -102,6 +102,15 @@ def called(kind: Kind, options: Mapping[str, Any], path: str) -> Kind:
     return replace(kind, causal=bool(options.get("use_causal_mask")))
 
 
+def result_shapes(kind: Kind, shapes: Shapes) -> Shapes:
+    """Return the shape of every result: a model says nothing of the states that nobody reads."""
+    cell = kind.layer if isinstance(kind, kinds.Bidirectional) else kind
+    if not isinstance(cell, kinds.Recurrent) or not cell.return_state:
+        return shapes
+    states = (1 + isinstance(cell, kinds.LSTM)) * (1 + isinstance(kind, kinds.Bidirectional))
+    return (shapes[0], *[(cell.units,)] * states)
+
+
 def _refused(what: str, cure: str) -> Callable[[Any, str, Shapes], NoReturn]:
     def reader(layer: Any, path: str, _: Shapes) -> NoReturn:
         held = getattr(layer, "cell", None) or getattr(layer, "layer", None)
