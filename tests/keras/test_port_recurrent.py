@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LAYERS = keras.layers
+NO_MERGE: Any = None
 EACH = ("batch",), ("batch", "time"), ()
 
 
@@ -188,7 +189,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: LAYERS.Bidirectional(LAYERS.LSTM(2), backward_layer=LAYERS.LSTM(2, use_bias=False, go_backwards=True)),
         "a Bidirectional of unlike layers",
     ),
-    "apart": (lambda: LAYERS.Bidirectional(LAYERS.LSTM(2), **{"merge_mode": None}), "this Bidirectional"),
+    "apart": (lambda: LAYERS.Bidirectional(LAYERS.LSTM(2), merge_mode=NO_MERGE), "this Bidirectional"),
 }
 
 
