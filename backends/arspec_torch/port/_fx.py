@@ -5,6 +5,8 @@ batches: the axis whose size differs between them is the batch.
 """
 
 import copy
+import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,8 +151,6 @@ def _line(error: Exception) -> str:
 
 def _arguments(model: nn.Module, given: int) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Return the names of the arguments with an example, and the defaults of the rest."""
-    import inspect
-
     parameters = list(inspect.signature(model.forward).parameters.values())
     taken = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     missing = [p.name for p in taken[given:] if p.default is p.empty]
@@ -216,7 +216,10 @@ def _written(node: fx.Node) -> tuple[str, str, str, str]:
     is_dropout = "dropout" in str(getattr(node.target, "__name__", ""))
     args = node.args[:1] if is_dropout else node.args
     options = {} if is_dropout else node.kwargs
-    return node.op, described(node), repr(args), repr(options)
+    texts = (node.op, described(node), repr(args), repr(options))
+    # A constant in the code gets another number in each trace.
+    op, called, given, named = (re.sub(r"_tensor_constant\d+", "_tensor_constant", text) for text in texts)
+    return op, called, given, named
 
 
 def _require_unread(found: Trace) -> None:

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,117 +9,13 @@ from torch import fx
 from torch.nn import functional as F
 
 from arspec.port import _kinds as kinds
-from arspec.port._kinds import Function, Kind, refuse
+from arspec.port._kinds import refuse
+from arspec_torch.port import _fx_elementwise as elementwise
 from arspec_torch.port._builder import Builder, Seen, first
-from arspec_torch.port._fx_modules import reshaped, zero_padding
+from arspec_torch.port._fx_call import reshaped
+from arspec_torch.port._fx_elementwise import Use
+from arspec_torch.port._fx_spatial import upsampling, zero_padding
 from arspec_torch.port._fx_windows import adaptive_pooling, average_pooling, max_pooling
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One call of a function or method."""
-
-    builder: Builder
-    node: fx.Node
-    name: str
-
-    def get(self, position: int, name: str, default: Any = None) -> Any:
-        """Return an argument: a tensor as it was seen, or a plain value."""
-        args, options = self.node.args, self.node.kwargs
-        given = args[position] if len(args) > position else options.get(name, default)
-        return self.builder.operand(given)
-
-    @property
-    def tensor(self) -> Seen:
-        """Return the tensor it is called with."""
-        found = self.get(0, "input")
-        if not isinstance(found, Seen):
-            raise refuse(self.name, f"{found!r} as a tensor", "Give it the result of a layer.")
-        return found
-
-    def allow(self, **options: Any) -> None:
-        """Raise unless every keyword argument left is one of these with its value there."""
-        for name, value in self.node.kwargs.items():
-            if name in options and self.builder.trace.static(value) != options[name]:
-                raise refuse(self.name, f"{name}={value!r}", f"Use {name}={options[name]!r}.")
-
-    def same(self, kind: Kind, x: Seen) -> Seen:
-        """Add a node whose result is like what it is given."""
-        return self.builder.emit(self.name, kind, [x], x.sizes, x.axes)
-
-
-def _plain(function: str) -> Callable[[Use], Seen]:
-    return lambda use: use.same(kinds.Activation(Function(function)), use.tensor)
-
-
-def _with_parameter(function: str, name: str, default: float) -> Callable[[Use], Seen]:
-    def read(use: Use) -> Seen:
-        return use.same(kinds.Activation(Function(function, float(use.get(1, name, default)))), use.tensor)
-
-    return read
-
-
-def _gelu(use: Use) -> Seen:
-    mode = use.get(1, "approximate", "none")
-    return use.same(kinds.Activation(Function("gelu" if mode == "none" else "gelu_tanh")), use.tensor)
-
-
-def _softplus(use: Use) -> Seen:
-    if use.get(1, "beta", 1.0) != 1.0 or use.get(2, "threshold", 20.0) < 20.0:
-        raise refuse(use.name, "a softplus with beta or a low threshold", "Leave them out.")
-    return use.same(kinds.Activation(Function("softplus")), use.tensor)
-
-
-def _softmax(function: str) -> Callable[[Use], Seen]:
-    def read(use: Use) -> Seen:
-        axis = use.get(1, "dim")
-        if axis is None or use.get(9, "dtype") is not None:
-            raise refuse(use.name, "a softmax without dim, or with dtype", "Say dim=..., and leave dtype out.")
-        x = use.builder.feature_at(use.tensor, axis, use.name)
-        return use.same(kinds.Activation(Function(function)), x)
-
-    return read
-
-
-def _merge(operation: str, swapped: bool = False) -> Callable[[Use], Seen]:
-    def read(use: Use) -> Seen:
-        use.allow(alpha=1, rounding_mode=None)
-        parts = [use.get(0, "input"), use.get(1, "other")]
-        return merged(use, operation, parts[::-1] if swapped else parts)
-
-    return read
-
-
-def merged(use: Use, operation: str, parts: list[Any]) -> Seen:
-    """Add an elementwise operation of tensors and numbers."""
-    tensors = [part for part in parts if isinstance(part, Seen)]
-    if not tensors or any(not isinstance(part, Seen | int | float) or isinstance(part, bool) for part in parts):
-        raise refuse(use.name, f"{operation} of {parts}", "Use tensors that layers give, and numbers.")
-    if len({x.rank for x in tensors}) > 1:
-        raise refuse(use.name, "tensors of different rank that are broadcast", "Reshape them to the same rank.")
-    b, largest = use.builder, max(tensors, key=lambda x: sum(size > 1 for size in x.sizes))
-    arranged = [b.arrange(part, largest.axes, use.name) if isinstance(part, Seen) else part for part in parts]
-    names_layer = all(isinstance(part, Seen) for part in parts)
-    kind = kinds.Merge(operation, names_layer=names_layer)
-    return b.emit(use.name, kind, arranged, b.sizes(use.node, largest.axes), largest.axes)
-
-
-def _negative(use: Use) -> Seen:
-    return merged(use, "multiply", [use.tensor, -1.0])
-
-
-def _concatenate(use: Use) -> Seen:
-    parts, axis = use.node.args[0] if use.node.args else use.node.kwargs["tensors"], use.get(1, "dim", 0)
-    seen = [use.builder.operand(part) for part in (parts if isinstance(parts, list | tuple) else [parts])]
-    if not all(isinstance(x, Seen) for x in seen):
-        raise refuse(use.name, "a concatenation of what no layer gives", "Use results of layers.")
-    axes = seen[0].axes
-    arranged = [use.builder.arrange(x, axes, use.name) for x in seen]
-    along = axes[axis % len(axes)]
-    if along == 0:
-        raise refuse(use.name, "a concatenation along the batch", "Concatenate along another axis.")
-    sizes = use.builder.sizes(use.node, axes)
-    return use.builder.emit(use.name, kinds.Concatenate(along), arranged, sizes, axes)
 
 
 def _reshape(use: Use) -> Seen:
@@ -207,6 +102,12 @@ def _pad(use: Use) -> Seen:
     return zero_padding(use.builder, use.tensor, use.get(1, "pad"), use.name)
 
 
+def _interpolate(use: Use) -> Seen:
+    mode, align = use.get(3, "mode", "nearest"), bool(use.get(4, "align_corners"))
+    use.allow(antialias=False)
+    return upsampling(use.builder, use.tensor, use.node, use.name, mode, align)
+
+
 def _layer_norm_function(use: Use) -> Seen:
     shape, weight, bias = (use.get(i, n) for i, n in enumerate(("normalized_shape", "weight", "bias"), 1))
     if len(shape) != 1 or weight is not None or bias is not None:
@@ -227,32 +128,32 @@ def _item(use: Use) -> Seen:
 _SHAPES = ("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze")
 
 FUNCTIONS: dict[Any, Callable[[Use], Seen]] = {
-    **dict.fromkeys((F.relu, torch.relu, F.relu_, torch.relu_), _plain("relu")),
-    F.relu6: _plain("relu6"),
-    **dict.fromkeys((F.selu, torch.selu), _plain("selu")),
-    **dict.fromkeys((F.silu,), _plain("silu")),
-    F.hardswish: _plain("hard_silu"),
-    F.hardsigmoid: _plain("hard_sigmoid"),
-    **dict.fromkeys((F.sigmoid, torch.sigmoid), _plain("sigmoid")),
-    **dict.fromkeys((F.tanh, torch.tanh), _plain("tanh")),
-    F.softsign: _plain("softsign"),
-    F.mish: _plain("mish"),
-    torch.exp: _plain("exponential"),
-    F.leaky_relu: _with_parameter("leaky_relu", "negative_slope", 0.01),
-    F.elu: _with_parameter("elu", "alpha", 1.0),
-    **dict.fromkeys((F.celu, torch.celu), _with_parameter("celu", "alpha", 1.0)),
-    F.gelu: _gelu,
-    F.softplus: _softplus,
-    **dict.fromkeys((F.softmax, torch.softmax), _softmax("softmax")),
-    **dict.fromkeys((F.log_softmax, torch.log_softmax), _softmax("log_softmax")),
-    **dict.fromkeys((operator.add, operator.iadd, torch.add), _merge("add")),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub), _merge("subtract")),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul), _merge("multiply")),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div), _merge("divide")),
-    **dict.fromkeys((torch.maximum,), _merge("maximum")),
-    **dict.fromkeys((torch.minimum,), _merge("minimum")),
-    **dict.fromkeys((operator.neg, torch.neg), _negative),
-    **dict.fromkeys((torch.cat, torch.concat), _concatenate),
+    **dict.fromkeys((F.relu, torch.relu, F.relu_, torch.relu_), elementwise.plain("relu")),
+    F.relu6: elementwise.plain("relu6"),
+    **dict.fromkeys((F.selu, torch.selu), elementwise.plain("selu")),
+    **dict.fromkeys((F.silu,), elementwise.plain("silu")),
+    F.hardswish: elementwise.plain("hard_silu"),
+    F.hardsigmoid: elementwise.plain("hard_sigmoid"),
+    **dict.fromkeys((F.sigmoid, torch.sigmoid), elementwise.plain("sigmoid")),
+    **dict.fromkeys((F.tanh, torch.tanh), elementwise.plain("tanh")),
+    F.softsign: elementwise.plain("softsign"),
+    F.mish: elementwise.plain("mish"),
+    torch.exp: elementwise.plain("exponential"),
+    F.leaky_relu: elementwise.with_parameter("leaky_relu", "negative_slope", 0.01),
+    F.elu: elementwise.with_parameter("elu", "alpha", 1.0),
+    **dict.fromkeys((F.celu, torch.celu), elementwise.with_parameter("celu", "alpha", 1.0)),
+    F.gelu: elementwise.gelu,
+    F.softplus: elementwise.softplus,
+    **dict.fromkeys((F.softmax, torch.softmax), elementwise.softmax("softmax")),
+    **dict.fromkeys((F.log_softmax, torch.log_softmax), elementwise.softmax("log_softmax")),
+    **dict.fromkeys((operator.add, operator.iadd, torch.add), elementwise.merge("add")),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub), elementwise.merge("subtract")),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul), elementwise.merge("multiply")),
+    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div), elementwise.merge("divide")),
+    **dict.fromkeys((torch.maximum,), elementwise.merge("maximum")),
+    **dict.fromkeys((torch.minimum,), elementwise.merge("minimum")),
+    **dict.fromkeys((operator.neg, torch.neg), elementwise.negative),
+    **dict.fromkeys((torch.cat, torch.concat), elementwise.concatenate),
     **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze), _reshape),
     torch.permute: _permute,
     **dict.fromkeys((torch.transpose, torch.swapaxes), _transpose),
@@ -264,24 +165,25 @@ FUNCTIONS: dict[Any, Callable[[Use], Seen]] = {
     **dict.fromkeys((F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d), _adaptive("max")),
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout), _dropout("dropout")),
     F.pad: _pad,
+    F.interpolate: _interpolate,
     F.layer_norm: _layer_norm_function,
     operator.getitem: _item,
 }
 
 METHODS: dict[str, Callable[[Use], Seen]] = {
-    **{name: _plain(name) for name in ("relu", "sigmoid", "tanh")},
-    **{f"{name}_": _plain(name) for name in ("relu", "sigmoid", "tanh")},
-    "exp": _plain("exponential"),
-    "softmax": _softmax("softmax"),
-    "log_softmax": _softmax("log_softmax"),
-    **{f"{name}{tail}": _merge(name) for name in ("add",) for tail in ("", "_")},
+    **{name: elementwise.plain(name) for name in ("relu", "sigmoid", "tanh")},
+    **{f"{name}_": elementwise.plain(name) for name in ("relu", "sigmoid", "tanh")},
+    "exp": elementwise.plain("exponential"),
+    "softmax": elementwise.softmax("softmax"),
+    "log_softmax": elementwise.softmax("log_softmax"),
+    **{f"{name}{tail}": elementwise.merge(name) for name in ("add",) for tail in ("", "_")},
     **{
-        f"{short}{tail}": _merge(name)
+        f"{short}{tail}": elementwise.merge(name)
         for short, name in (("sub", "subtract"), ("mul", "multiply"))
         for tail in ("", "_")
     },
-    **dict.fromkeys(("div", "div_"), _merge("divide")),
-    "neg": _negative,
+    **dict.fromkeys(("div", "div_"), elementwise.merge("divide")),
+    "neg": elementwise.negative,
     **dict.fromkeys(_SHAPES, _reshape),
     "permute": _permute,
     **dict.fromkeys(("transpose", "swapaxes"), _transpose),

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from arspec.port import _kinds as kinds
 from arspec.port._kinds import Function
 from arspec_torch.port._builder import Seen, Weight, first
-from arspec_torch.port._fx_modules import Call, batch_norm, same_axes
+from arspec_torch.port._fx_call import Call, same_axes
+from arspec_torch.port._fx_modules import batch_norm
 
 
 def _per_channel(call: Call, x: Seen) -> Seen:

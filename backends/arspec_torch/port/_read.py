@@ -19,13 +19,15 @@ from arspec.port._probe import make_probe, measure, summary
 from arspec.port._source import FIRST, LAST, Place
 from arspec_torch._attach import attach, inside
 from arspec_torch._extract import extract
+from arspec_torch.port import _fx_attention, _fx_modules, _fx_own, _fx_spatial
 from arspec_torch.port._builder import Builder, Seen, first, last
 from arspec_torch.port._check import TorchSubject
 from arspec_torch.port._fx import Trace, trace
+from arspec_torch.port._fx_call import Call
 from arspec_torch.port._fx_functions import read_function
-from arspec_torch.port._fx_modules import READERS, Call
-from arspec_torch.port._fx_own import READERS as OWN_READERS
 from arspec_torch.port._own import helper_of
+
+READERS = {**_fx_modules.READERS, **_fx_spatial.READERS, **_fx_attention.READERS}
 
 
 def export(
@@ -137,10 +139,8 @@ class Reading:
             return LAST
         node = next(node for node in self.graph.nodes if node.name == site.layer)
         reference = node.inputs[0] if site.placement == "input" else node.id
-        layout = _layout(self.axes[str(reference)])
-        if layout is None:
-            raise refuse(site.key, "a tensor with axes in this order", "Name another placement.")
-        return layout
+        # Of axes in another order, such as time first, `attach` knows the names itself or asks for them.
+        return _layout(self.axes[str(reference)]) or LAST
 
 
 def read_module(model: nn.Module, examples: Sequence[Tensor]) -> Reading:
@@ -176,7 +176,7 @@ def _tensor(b: Builder, node: fx.Node) -> Seen:
     if node.op != "call_module":
         return read_function(b, node)
     module, path = b.trace.model.get_submodule(str(node.target)), str(node.target)
-    reader = READERS.get(type(module)) or OWN_READERS.get(helper_of(module))
+    reader = READERS.get(type(module)) or _fx_own.READERS.get(helper_of(module))
     call = Call(b, module, path, node)
     if reader is None:
         raise call.refuse(f"the module {type(module).__name__}", "Build it of layers that are known, or replace it.")
@@ -190,7 +190,8 @@ def _input(b: Builder, node: fx.Node, traced: Trace) -> tuple[Seen, Input]:
     axes = first(len(sizes)) if _is_image(sizes[1:]) else last(len(sizes))
     shape = b.sizes(node, axes)
     dtype = traced.results[0][node].dtype
-    name = str(node.target)
+    paths = {path for path, _ in traced.model.named_modules()}
+    name = f"{node.target}_input" if node.target in paths else str(node.target)
     if dtype is None or not (dtype.is_floating_point or dtype in (torch.int64, torch.int32)):
         raise UnsupportedError(f"input {name!r} has dtype {dtype}; expected a float, int32 or int64.")
     b.taken[name] += 1
