@@ -147,7 +147,7 @@ def certify(
         findings.append(compare(bundle.evidence, scales, name, array, tolerance))
         pending.discard(name)
     findings += [Finding(_level(name), name, float("inf"), False, ": the target does not have it") for name in pending]
-    differs = any(not finding.holds and finding.level == "L1" for finding in findings)
+    differs = any(not finding.holds and finding.level in ("L1", "L2") for finding in findings)
     where = divergence(bundle, subject, tolerance) if differs else ""
     return Certificate(
         tuple(findings), tolerance, where, dict(faults or {}), environment, bundle.environment, bundle.files
@@ -161,7 +161,7 @@ def first_difference(bundle: Bundle, subject: Subject) -> str:
     for name, array in measure(subject, bundle.probe):
         finding = compare(bundle.evidence, scales, name, array, tolerance)
         if not finding.holds:
-            where = divergence(bundle, subject, tolerance) if finding.level == "L1" else ""
+            where = divergence(bundle, subject, tolerance) if finding.level in ("L1", "L2") else ""
             at = f", first at {where}" if where else ""
             return f"{finding.level} {finding.name}: {_shown(finding.error)}{at}"
     return ""

@@ -46,7 +46,12 @@ class Fault:
 
 
 def plant(
-    bundle: Bundle, make: Make, *, more: Iterable[Fault] = (), progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    make: Make,
+    base: Subject,
+    *,
+    more: Iterable[Fault] = (),
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, str]:
     """Plant every fault that fits a bundle, and return how each was noticed ("" if it was not).
 
@@ -54,13 +59,15 @@ def plant(
     ----------
     make : writes a target from a bundle, applies an edit to it, builds it and returns its
         `Subject`.
+    base : the target without a fault, for those that change nothing in it.
     more : faults that only this framework can have.
     progress : is told what runs.
     """
     found = {}
     for fault in (*faults(bundle), *more):
         progress(f"fault: {fault.name}")
-        subject = fault.wrap(make(fault.bundle, fault.edit))
+        unchanged = fault.bundle is bundle and fault.edit is _same_written
+        subject = fault.wrap(base if unchanged else make(fault.bundle, fault.edit))
         found[f"{fault.name} ({fault.layer})"] = first_difference(bundle, subject)
     return found
 

@@ -145,20 +145,16 @@ def perturbed(weights: Mapping[str, np.ndarray]) -> Arrays:
 def measure(subject: Subject, probe: Probe) -> Iterator[tuple[str, np.ndarray]]:
     """Yield what a certificate compares, by name, cheapest first; see `summary` for long tensors.
 
-    Names: "eval/BATCH/output/N", "trace/LAYER", "penalty/BATCH/KEY", "train/output/N",
-    "penalty/train/KEY", "gradient/data/WEIGHT", "gradient/penalty/WEIGHT", "after/WEIGHT".
+    Names: "eval/BATCH/output/N", "penalty/BATCH/KEY", "train/output/N", "penalty/train/KEY",
+    "gradient/data/WEIGHT", "gradient/penalty/WEIGHT", "after/WEIGHT".
     """
     first = probe.inputs["a"]
-    for batch, inputs in probe.inputs.items():
-        for index, output in enumerate(subject.outputs(inputs, training=False)):
-            yield f"eval/{batch}/output/{index}", output
-    for index, output in enumerate(subject.outputs(first, training=True)):
-        yield f"train/output/{index}", output
-    for batch, inputs in probe.inputs.items():
-        for key, number in subject.penalties(inputs, training=False).items():
-            yield f"penalty/{batch}/{key}", np.asarray(number, np.float64)
-    for key, number in subject.penalties(first, training=True).items():
-        yield f"penalty/train/{key}", np.asarray(number, np.float64)
+    passes = [(batch, f"eval/{batch}", inputs, False) for batch, inputs in probe.inputs.items()]
+    for key, kind, inputs, training in [*passes, ("train", "train", first, True)]:
+        for index, output in enumerate(subject.outputs(inputs, training=training)):
+            yield f"{kind}/output/{index}", output
+        for site, number in subject.penalties(inputs, training=training).items():
+            yield f"penalty/{key}/{site}", np.asarray(number, np.float64)
     for name, gradient in subject.gradients(first, probe.cotangents).items():
         yield f"gradient/data/{name}", gradient
     for name, gradient in subject.gradients(first, None).items():

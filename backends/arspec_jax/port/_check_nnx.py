@@ -45,9 +45,9 @@ def check_nnx(
     """
     held = {name: np.asarray(variable.get_value()) for name, variable in variables_of(model).items()}
     require_tensors(held, written)
-    found = plant(bundle, _faulty, progress=progress) if faults else {}
     where = environment("nnx", "jax", "jaxlib", "flax", dtype="float64")
     subject = NnxSubject(bundle, written, model)
+    found = plant(bundle, _faulty, subject, progress=progress) if faults else {}
     return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
 
 

@@ -53,8 +53,8 @@ def check(
     """
     held = {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
     _require_tensors(held, written)
-    found = plant(bundle, _faulty, more=_own_faults(bundle), progress=progress) if faults else {}
     subject = TorchSubject(bundle, written, module)
+    found = plant(bundle, _faulty, subject, more=_own_faults(bundle), progress=progress) if faults else {}
     where = environment("torch", "torch", dtype="float64")
     return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
 
