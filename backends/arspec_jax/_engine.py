@@ -20,6 +20,7 @@ from arspec._axes import Axes
 from arspec._bounded import Bounded
 from arspec._namespace import Array, Namespace, cut
 from arspec_jax._linear import apply_linear
+from arspec_jax._sharding import on_automatic_axes
 
 # Two levels of the tree to a pass. XLA fuses what made x into such a pass; with eight rows it
 # stores x in float64 first, which takes ten times as long at 1e7 elements.
@@ -241,7 +242,7 @@ def value(
     Raises
     ------
     SpecError: x is not floating point, or a name, a shape or the mask does not fit.
-    UnsupportedError: x is complex.
+    UnsupportedError: x is complex, or sharded over explicit axes of a mesh that is not set.
 
     Example
     -------
@@ -258,7 +259,7 @@ def value(
     given = None if mask is None else jnp.asarray(mask)
     masked = _evaluate.with_mask(resolved, given, array, _XP)
     operands = (array,) if given is None else (array, masked.mask)
-    return _value(_Job(penalty, resolved), *operands)
+    return on_automatic_axes(partial(_value, _Job(penalty, resolved)), *operands)
 
 
 def schedule_factor(schedule: Schedule, step: Any) -> Array:
