@@ -146,7 +146,8 @@ def split_reference(reference: str) -> tuple[str, int]:
 
 def require_name(given: Any) -> str:
     """Return a name made of letters, digits, "_", "-", "." and single "/", or raise SpecError."""
-    if not isinstance(given, str) or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", given) or len(given) > 300:
+    parts = given.split("/") if isinstance(given, str) and len(given) <= 300 else [""]
+    if not all(re.fullmatch(r"[\w.\-]+", part) and part.strip(".") for part in parts):
         raise SpecError(f"name {shown(given)}; expected letters, digits, '_', '-', '.', and '/' between parts.")
     return given
 
