@@ -88,7 +88,10 @@ class Bounded:
     def __mul__(self, other: Any) -> "Bounded":
         other = _lifted(other, self.within)
         carried = np.abs(self.value) * other.error + (np.abs(other.value) + other.error) * self.error
-        return _rounded(self.value * other.value, carried, self.within)
+        product = _rounded(self.value * other.value, carried, self.within)
+        # An infinite entry stays infinite whatever it is multiplied by, if that is surely not 0.
+        certain = _surely_infinite(self) & _surely_not_zero(other) | _surely_infinite(other) & _surely_not_zero(self)
+        return Bounded(product.value, np.where(certain, 0.0, product.error), self.within)
 
     def __truediv__(self, other: Any) -> "Bounded":
         other = _lifted(other, self.within)
@@ -122,6 +125,14 @@ class Bounded:
         return self.value >= _lifted(other, self.within).value
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+def _surely_infinite(x: Bounded) -> np.ndarray:
+    return np.isinf(x.value) & (x.error == 0)
+
+
+def _surely_not_zero(x: Bounded) -> np.ndarray:
+    return np.abs(x.value) > x.error
 
 
 def _lifted(x: Any, within: Arithmetic) -> Bounded:
@@ -209,7 +220,10 @@ class BoundingNamespace(Namespace):
     def raw_power(self, x: Bounded, exponent: float) -> Bounded:
         value = np.power(x.value, exponent)
         relative = x.error / np.maximum(x.value - x.error, self.within.underflow)
-        return self._elementary("power", value, np.abs(value * exponent) * relative)
+        # The exponent is rounded as well: x^δ = exp(δ log x).
+        logarithm = np.abs(np.log(np.where(x.value > 0, x.value, 1.0)))
+        shifted = logarithm * self.within.rounded(np.asarray(exponent, np.float64))
+        return self._elementary("power", value, np.abs(value) * (np.abs(exponent) * relative + shifted))
 
     def raw_max(self, x: Bounded, axis: tuple[int, ...]) -> Bounded:
         if not axis:

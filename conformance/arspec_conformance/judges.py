@@ -22,6 +22,7 @@ from arspec_conformance.cases import DTYPES, Case, options
 from arspec_conformance.trials import Trial
 
 _FLOAT64, _FLOAT32 = AnyOrder(FLOAT64), AnyOrder(FLOAT32)
+_SAFE64, _SAFE32 = (AnyOrder(replace(within, underflow=0.0)) for within in (FLOAT64, FLOAT32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,12 +68,20 @@ def exact(trial: Trial) -> Expected:
 
 def bounded(trial: Trial) -> Expected:
     """Allow what arithmetic in float32 (float64 for float64) may lose, with sums in any order."""
+    return _within(trial, _FLOAT32, _FLOAT64)
+
+
+def scaled(trial: Trial) -> Expected:
+    """Allow the same, but that nothing underflows on the way: only the result itself may."""
+    return _within(trial, _SAFE32, _SAFE64)
+
+
+def _within(trial: Trial, narrow: AnyOrder, double: AnyOrder) -> Expected:
     wide, oracle = trial.case.x.dtype == np.float64, _oracle(trial)
     if not trial.case.x.size:
         return _expected(trial, np.float64(0.0), np.float64(0.0), oracle)
-    errors = distance_to_exact(
-        trial.penalty, _flushed(trial.case.x), _axes(trial.case), trial.case.cotangent, _FLOAT64 if wide else _FLOAT32
-    )
+    given = _flushed(trial.case.x), _axes(trial.case), trial.case.cotangent
+    errors = distance_to_exact(trial.penalty, *given, double if wide else narrow)
     # In float64 the oracle itself is only as good as the engine.
     of_value, of_gradient = (2 * error if wide else error for error in errors)
     value, gradient = _dtypes(trial)
@@ -101,7 +110,7 @@ def quality(trial: Trial) -> Expected:
     return Expected(found.value, replace(found.gradient, judged=np.zeros(trial.case.x.shape, bool)))
 
 
-JUDGES = {judge.__name__: judge for judge in (exact, bounded, exact_value, nan_is_kept, quality)}
+JUDGES = {judge.__name__: judge for judge in (exact, bounded, scaled, exact_value, nan_is_kept, quality)}
 
 
 def expected_of(trial: Trial, judge: Callable[[Trial], Expected]) -> Expected:
