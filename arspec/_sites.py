@@ -178,7 +178,7 @@ def _matched_layers(rule: Rule, layers: Sequence[Layer]) -> list[Layer]:
 def _unserved(rule: Rule, named: list[Layer], met: list[Layer]) -> SpecError:
     """Build the error for a rule whose layers do not have its placement."""
     if any(rule.placement in layer.placements for layer in named):
-        why = f"{rule.layer!r} names only layers without parameters; name each of them by its full path"
+        why = f"{rule.layer!r} names only layers without parameters of their own; name each of them by its full path"
         return SpecError(f"the rule {rule.key} matches nothing: {why}: {_some([layer.path for layer in named])}.")
     who = f"none of {_some([layer.path for layer in named])} has the"
     if len(named) == 1:

@@ -29,6 +29,7 @@ _FILE = re.compile(r"# (\w+\.py)\n")
 _ALLOWED = ("cd", "export", "git", "source")
 _MODULES = (["python", "-m", "venv"], ["python", "-m", "build"])
 _PYTHON = ("python", "torchrun")
+_SHELLS = ("bash", "sh", "shell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,12 @@ class Reader:
         """Follow a page; raises where something does not do what is shown."""
         for block, following in zip(page, [*page[1:], None], strict=True):
             shown = following is not None and following.language == "text"
-            {"python": self.python, "json": self.json, "text": self.text, "toml": self.toml}.get(
-                block.language, self.bash if block.language == "bash" else self.unknown
-            )(block.text, shown)
+            follow = self.unknown
+            if block.language in _SHELLS:
+                follow = self.bash
+            elif block.language in ("python", "json", "text", "toml"):
+                follow = getattr(self, block.language)
+            follow(block.text, shown)
 
     def python(self, code: str, shown: bool) -> None:
         if named := _FILE.match(code):

@@ -114,7 +114,7 @@ def test_activation_layers_are_met_by_their_full_path_only() -> None:
     assert met("**", "output", layers) == ["dense"]
     assert met("relu", "output", layers) == ["relu"]
     assert error(rule("rel*", "output"), layers=layers) == (
-        "the rule output/l1 matches nothing: 'rel*' names only layers without parameters; "
+        "the rule output/l1 matches nothing: 'rel*' names only layers without parameters of their own; "
         "name each of them by its full path: 'relu'."
     )
     assert error(rule("rel*", "kernel"), layers=layers) == (
