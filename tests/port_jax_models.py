@@ -23,6 +23,7 @@ def main(folder: str) -> None:
         "image": (_image, _IMAGE_RULES),
         "sequence": (_sequence, _SEQUENCE_RULES),
         "small": (_small, _SMALL_RULES),
+        "plain": (_plain, _PLAIN_RULES),
     }
     for name, (make, rules) in made.items():
         write_bundle(export(make(keras), ar.Spec(rules)), Path(folder) / f"{name}.bundle")
@@ -127,6 +128,42 @@ def _small(keras: Any) -> Any:
 _SMALL_RULES = [
     ar.Rule(ar.L2(1e-1), layer="**", placement="kernel"),
     ar.Rule(ar.L1(1e-1), layer="hidden", placement="output", mean_over=("batch",)),
+]
+
+
+def _plain(keras: Any) -> Any:
+    """Return a model without batch normalization, which Equinox can represent."""
+    layers = keras.layers
+    image, words = keras.Input((11, 9, 4), name="image"), keras.Input((7,), dtype="int32", name="words")
+    x = layers.Conv2D(6, (3, 2), strides=2, padding="same", groups=2, name="conv", activation="relu")(image)
+    deep = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="deep", activation="silu")(x)
+    wide = layers.SeparableConv2D(12, 3, padding="same", name="wide")(x)
+    x = layers.Concatenate(name="both")([deep, layers.ReLU(6.0, name="relu6")(wide)])
+    x = layers.GroupNormalization(3, name="groups")(x)
+    x = layers.Conv2DTranspose(5, 3, strides=2, padding="same", name="up", activation="tanh")(x)
+    x = layers.ZeroPadding2D(((0, 1), (2, 0)), name="pad")(layers.Cropping2D(((1, 2), (0, 1)), name="crop")(x))
+    x = layers.MaxPooling2D(3, 2, padding="same", name="largest")(x)
+    x = layers.AveragePooling2D(3, 2, padding="same", name="average")(x)
+    flat = layers.Flatten(name="flatten")(layers.LayerNormalization(name="norm")(x))
+    y = layers.Embedding(11, 6, name="embedding")(words)
+    y = layers.Conv1D(6, 3, dilation_rate=2, padding="causal", name="causal")(y)
+    y = layers.RMSNormalization(name="rms")(layers.MultiHeadAttention(2, 5, value_dim=3, name="attention")(y, y))
+    y = layers.Conv1DTranspose(4, 2, strides=3, padding="valid", name="longer")(layers.Dense(5, name="steps")(y))
+    x = layers.Concatenate(name="all")([flat, layers.GlobalAveragePooling1D(name="mean")(y)])
+    x = layers.Dropout(0.5, name="dropout")(layers.Dense(3, activation="gelu", name="hidden")(x))
+    return keras.Model([image, words], layers.Dense(3, activation="softmax", name="out")(x), name="plain")
+
+
+_PLAIN_RULES = [
+    ar.Rule(ar.L2(1e-2), layer="**", placement="kernel"),
+    ar.Rule(ar.L1(1e-3), layer="wide", placement="depthwise_kernel"),
+    ar.Rule(ar.GroupLasso(1e-2, norm_over=("input",)), layer="deep", placement="kernel"),
+    ar.Rule(ar.L1(1e-2), layer="attention", placement="query_kernel"),
+    ar.Rule(ar.L1(1e-2), layer="conv", placement="output", mean_over=("batch", "width")),
+    ar.Rule(ar.L1(1e-2), layer="deep", placement="output"),
+    ar.Rule(ar.L1(1e-2), layer="relu6", placement="output", mean_over=("batch",)),
+    ar.Rule(ar.L2(1e-2), layer="largest", placement="output"),
+    ar.Rule(ar.L1(1e-2), layer="hidden", placement="output"),
 ]
 
 if __name__ == "__main__":

@@ -16,10 +16,16 @@ import arspec as ar
 from arspec.port import Bundle, Certificate, Written, read_bundle
 from arspec.port._files import attribute_of
 from arspec.port._target import trained_weights
-from arspec_jax.port import check_nnx, load_nnx, write_nnx
+from arspec_jax.port import _subject, check_equinox, check_nnx, load_equinox, load_nnx, write_equinox, write_nnx
 from arspec_jax.port._functions import HELPERS
 
-NAMES = ("image", "sequence", "small")
+NAMES = ("image", "sequence", "small", "plain")
+
+
+@pytest.fixture(autouse=True)
+def compile_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimize nothing: these models are small, and most of a test is compiling."""
+    monkeypatch.setitem(_subject.QUICK, "xla_backend_optimization_level", 0)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,23 @@ def test_nnx_faults_are_noticed(bundles: Mapping[str, Bundle], tmp_path: Path) -
     }
     assert "first at 'hidden'" in certificate.faults["GELU approximated by tanh (hidden)"]
     assert "first at 'bn'" in certificate.faults["epsilon of another framework (bn)"]
+
+
+def test_equinox_has_the_numbers_of_keras(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
+    bundle = bundles["plain"]
+    written = write_equinox(bundle)
+    model = attribute_of(put(bundle, written, tmp_path), "load")()
+    require_all(bundle, check_equinox(bundle, written, model, faults=False))
+    assert "arspec" not in written.text
+    wrong = written.weights.to_target(bundle.weights)
+    wrong["hidden.weight"] = wrong["hidden.weight"].T
+    with pytest.raises(ar.SpecError, match=r"hidden\.weight has shape \(49, 3\), not \(3, 49\), looks transposed"):
+        load_equinox(tmp_path / "target.py", "Plain", wrong)
+
+
+def test_equinox_refuses_by_name(bundles: Mapping[str, Bundle]) -> None:
+    with pytest.raises(ar.UnsupportedError, match="'bn': batch normalization has no exact counterpart in equinox"):
+        write_equinox(bundles["small"])
 
 
 def test_weights_that_do_not_fit(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Measuring an Equinox target."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arspec import Spec, SpecError
+from arspec.port import Bundle, Certificate, Written, certify, plant
+from arspec.port._environment import environment
+from arspec.port._files import attribute_of
+from arspec.port._target import require_names, require_tensors, trained_weights
+from arspec_jax._attach import attach
+from arspec_jax._parts import entry_name
+from arspec_jax.port._equinox import write_equinox
+from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
+
+
+def check_equinox(
+    bundle: Bundle,
+    written: Written,
+    model: eqx.Module,
+    /,
+    *,
+    faults: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Certificate:
+    """Compare an Equinox module, mapped over a batch, with the evidence of a bundle.
+
+    Parameters
+    ----------
+    bundle : of the source.
+    written : the map of the target, from `write_equinox` or from the file beside the source code.
+    model : the target with its weights loaded.
+    faults : whether faults are planted, which have to be noticed (L5); each is a target that
+        arspec writes, compiles and measures again.
+
+    Raises
+    ------
+    SpecError: the model has other arrays than the map says.
+    """
+    held = {name: np.asarray(array) for name, array in arrays_of(model).items()}
+    require_tensors(held, written)
+    where = environment("equinox", "jax", "jaxlib", "equinox", dtype="float64")
+    subject = EquinoxSubject(bundle, written, model)
+    found = plant(bundle, _faulty, subject, progress=progress) if faults else {}
+    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
+
+
+def load_equinox(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray], /) -> eqx.Module:
+    """Run a Python file, make a module of a class in it, and give it weights by their paths; no initializer runs.
+
+    Raises
+    ------
+    SpecError: there is no such file or class, it takes other arguments than a key, or the weights do not fit.
+    """
+    made = attribute_of(file, class_name)
+    try:
+        model = eqx.filter_eval_shape(made, jax.random.key(0))
+    except TypeError as error:
+        raise SpecError(f"{file}: {class_name}(jax.random.key(0)) cannot be made: {error}.") from None
+    require_names(weights, {name: tuple(leaf.shape) for name, leaf in arrays_of(model).items()}, str(file))
+    return filled(model, {name: jnp.asarray(array) for name, array in weights.items()})
+
+
+def build_equinox(bundle: Bundle, written: Written) -> eqx.Module:
+    """Return a module of the source code that was written, with the weights of the bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "written.py"
+        file.write_text(written.text, encoding="utf-8")
+        return load_equinox(file, written.class_name, written.weights.to_target(bundle.weights))
+
+
+def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "EquinoxSubject":
+    written = edit(write_equinox(bundle))
+    return EquinoxSubject(bundle, written, build_equinox(bundle, written))
+
+
+class EquinoxSubject(JaxSubject):
+    """An Equinox module without dropout; its arrays are put into it where it runs."""
+
+    def __init__(self, bundle: Bundle, written: Written, model: eqx.Module) -> None:
+        super().__init__(bundle, written)
+        self._model = jax.tree.map(_without_dropout, model, is_leaf=_is_dropout)
+        trained = trained_weights(bundle.graph)
+        self._trained = {entry.target for entry in written.weights.entries if entry.source in trained}
+        self._forward = attach(self._model, self.spec)
+
+    @property
+    def trained(self) -> set[str]:
+        """The names of its arrays that train in the source; Equinox itself does not say."""
+        return self._trained
+
+    def run(self, weights: Tensors, inputs: Sequence[Any], *, training: bool) -> Pass:
+        """Run the module over a batch, and its penalties with it."""
+        model = filled(self._model, weights)
+        masks = self.masks(inputs) or None
+        found, penalties = self._forward(eqx.nn.inference_mode(model, not training), *inputs, masks=masks)
+        return list(found) if isinstance(found, tuple) else [found], list(penalties.values()), {}
+
+    def results(self, spec: Spec, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Return what is seen at each layer, by its path with "." between the parts."""
+
+        def run(weights: Tensors, inputs: Sequence[Any]) -> dict[str, Any]:
+            model = eqx.nn.inference_mode(filled(self._model, weights))
+            return self._forward.visible(spec, model, *inputs)
+
+        found = jax.device_get(compiled(run)(self.weights, inputs))
+        return {path.replace("/", "."): array for path, array in found.items()}
+
+
+def arrays_of(model: eqx.Module) -> dict[str, Any]:
+    """Return the arrays of a module by path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(model)
+    return {_name(path): leaf for path, leaf in leaves if hasattr(leaf, "shape")}
+
+
+def filled(model: Any, weights: Tensors) -> Any:
+    """Return a module with these arrays."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(_name(path), leaf), model)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(str(entry_name(part)) for part in path)
+
+
+def _is_dropout(node: Any) -> bool:
+    return isinstance(node, eqx.nn.Dropout)
+
+
+def _without_dropout(node: Any) -> Any:
+    return eqx.nn.Dropout(0.0) if _is_dropout(node) else node

@@ -1,0 +1,410 @@
+"""How each kind of layer is written in Equinox."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from arspec.port import _kinds as kinds
+from arspec.port._graph import Node
+from arspec.port._kinds import Kind
+from arspec.port._mapping import Step
+from arspec.port._source import FIRST, LAST, Place, Value, same_padding
+from arspec_jax.port._equinox import EquinoxWriter
+from arspec_jax.port._functions import called
+from arspec_jax.port._nnx_layers import channels, merged, options
+
+
+def _bias(kind: Any) -> str:
+    return "" if kind.use_bias else "False"
+
+
+def _sizes(sizes: Sequence[int], default: int | None = None) -> str:
+    """Return one number where all are the same, nothing if it is the default."""
+    if len(set(sizes)) > 1:
+        return repr(tuple(sizes))
+    return "" if sizes[0] == default else str(sizes[0])
+
+
+def _dense(w: EquinoxWriter, kind: kinds.Dense, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = w.convert(arguments[0], LAST)
+    text = f"eqx.nn.Linear({channels(x)}, {kind.units}{options(use_bias=_bias(kind))}, key=next(keys))"
+    value = w.module(node, path, text, x, result="pre_activation", mapped=len(x.shape) - 1)
+    w.parameter(node, path, "kernel", "weight", (kind.units, channels(x)), ("transpose", (1, 0)))
+    if kind.use_bias:
+        w.parameter(node, path, "bias", "bias", (kind.units,))
+    return w.activated(node, path, kind.activation, value)
+
+
+def _conv_text(kind: Any, inputs: int, outputs: int, groups: int, bias: str) -> str:
+    rank = len(kind.kernel_size)
+    causal = f"(({(kind.kernel_size[0] - 1) * kind.dilation[0]}, 0),)"
+    given = options(
+        stride=_sizes(kind.strides, 1),
+        padding={"valid": "", "same": '"SAME"', "causal": causal}[kind.padding],
+        dilation=_sizes(kind.dilation, 1),
+        groups="" if groups == 1 else str(groups),
+        use_bias=bias,
+    )
+    return f"eqx.nn.Conv{rank}d({inputs}, {outputs}, {_sizes(kind.kernel_size)}{given}, key=next(keys))"
+
+
+def _to_kernel(rank: int) -> Step:
+    """(*spatial, input, output) -> (output, input, *spatial)."""
+    return ("transpose", (rank + 1, rank, *range(rank)))
+
+
+def _conv_bias(w: EquinoxWriter, kind: Any, node: Node, path: str, outputs: int) -> None:
+    if kind.use_bias:
+        shape = (outputs, *(1,) * len(kind.kernel_size))
+        w.parameter(node, path, "bias", "bias", shape, ("reshape", shape))
+
+
+def _convolution(w: EquinoxWriter, kind: kinds.Convolution, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = w.convert(arguments[0], FIRST)
+    text = _conv_text(kind, channels(x), kind.filters, kind.groups, _bias(kind))
+    value = w.module(node, path, text, x, result="pre_activation")
+    shape = (kind.filters, channels(x) // kind.groups, *kind.kernel_size)
+    w.parameter(node, path, "kernel", "weight", shape, _to_kernel(len(kind.kernel_size)))
+    _conv_bias(w, kind, node, path, kind.filters)
+    return w.activated(node, path, kind.activation, value)
+
+
+def _to_depthwise(kind: Any, outputs: int) -> tuple[tuple[int, ...], tuple[Step, ...]]:
+    rank, shape = len(kind.kernel_size), (outputs, 1, *kind.kernel_size)
+    return shape, (("transpose", (rank, rank + 1, *range(rank))), ("reshape", shape))
+
+
+def _depthwise(
+    w: EquinoxWriter, kind: kinds.DepthwiseConvolution, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    x = w.convert(arguments[0], FIRST)
+    outputs = channels(x) * kind.multiplier
+    text = _conv_text(kind, channels(x), outputs, channels(x), _bias(kind))
+    value = w.module(node, path, text, x, result="pre_activation")
+    shape, steps = _to_depthwise(kind, outputs)
+    w.parameter(node, path, "kernel", "weight", shape, *steps)
+    _conv_bias(w, kind, node, path, outputs)
+    return w.activated(node, path, kind.activation, value)
+
+
+def _separable(
+    w: EquinoxWriter, kind: kinds.SeparableConvolution, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    x, rank = w.convert(arguments[0], FIRST), len(kind.kernel_size)
+    middle, first = channels(x) * kind.multiplier, w.extra(node, "depthwise")
+    w.attribute(first, _conv_text(kind, channels(x), middle, channels(x), "False"))
+    inner = Value(f"self.{first}({x.text})", (*node.shapes[0][:-1], middle), FIRST)
+    text = f"eqx.nn.Conv{rank}d({middle}, {kind.filters}, 1{options(use_bias=_bias(kind))}, key=next(keys))"
+    value = w.module(node, path, text, inner, result="pre_activation")
+    if node.call == 0:
+        target, (shape, steps) = w.path_of(first), _to_depthwise(kind, middle)
+        w.weight(path, "depthwise_kernel", f"{target}.weight", shape, *steps)
+        w.place(path, "depthwise_kernel", target, "kernel")
+        w.place(path, "input", target, "input", FIRST)
+    w.parameter(node, path, "pointwise_kernel", "weight", (kind.filters, middle, *(1,) * rank), _to_kernel(rank))
+    w.place(path, "pointwise_kernel", w.layers[path].path, "kernel")
+    _conv_bias(w, kind, node, path, kind.filters)
+    return w.activated(node, path, kind.activation, value)
+
+
+def _transposed(
+    w: EquinoxWriter, kind: kinds.TransposedConvolution, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    x, rank = w.convert(arguments[0], FIRST), len(kind.kernel_size)
+    more = [max(s - k, 0) for k, s in zip(kind.kernel_size, kind.strides, strict=True)]
+    given = options(
+        stride=_sizes(kind.strides, 1),
+        padding='"SAME"' if kind.padding == "same" else "",
+        output_padding=_sizes(more, 0) if kind.padding == "valid" else "",
+        use_bias=_bias(kind),
+    )
+    head = f"eqx.nn.ConvTranspose{rank}d({channels(x)}, {kind.filters}, {_sizes(kind.kernel_size)}"
+    value = w.module(node, path, f"{head}{given}, key=next(keys))", x, result="pre_activation")
+    shape = (kind.filters, channels(x), *kind.kernel_size)
+    steps: tuple[Step, ...] = (
+        ("flip", tuple(range(rank))),
+        ("transpose", (rank, rank + 1, *range(rank))),
+    )
+    w.parameter(node, path, "kernel", "weight", shape, *steps)
+    _conv_bias(w, kind, node, path, kind.filters)
+    return w.activated(node, path, kind.activation, value)
+
+
+def _batch_normalization(w: EquinoxWriter, kind: Kind, node: Node, path: str, arguments: list[Value]) -> Value:
+    cure = (
+        "Equinox keeps its statistics in a state beside the model and corrects their start in its own way. Port the "
+        "model to nnx or torch, or put a GroupNormalization in its place."
+    )
+    raise w.refuse(path, "batch normalization", cure)
+
+
+def _norm(w: EquinoxWriter, kind: Any, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = w.convert(arguments[0], LAST)
+    root = isinstance(kind, kinds.RMSNormalization)
+    scale, shift = getattr(kind, "use_scale", True), getattr(kind, "use_shift", False)
+    given = options(eps=repr(kind.epsilon), use_weight="" if scale else "False", use_bias="" if shift else "False")
+    text = f"eqx.nn.{'RMSNorm' if root else 'LayerNorm'}({channels(x)}{given})"
+    value = w.module(node, path, text, x, mapped=len(x.shape) - 1)
+    if scale:
+        w.parameter(node, path, "scale", "weight", (channels(x),))
+    if shift:
+        w.parameter(node, path, "shift", "bias", (channels(x),))
+    return value
+
+
+def _group_normalization(
+    w: EquinoxWriter, kind: kinds.GroupNormalization, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    x = w.convert(arguments[0], FIRST)
+    if kind.use_scale != kind.use_shift:
+        raise w.refuse(path, "a normalization with only one of scale and shift", "Give it both.")
+    groups = channels(x) if kind.groups == -1 else kind.groups
+    given = options(eps=repr(kind.epsilon), channelwise_affine="" if kind.use_scale else "False")
+    value = w.module(node, path, f"eqx.nn.GroupNorm({groups}, {channels(x)}{given})", x)
+    if kind.use_scale:
+        w.parameter(node, path, "scale", "weight", (channels(x),))
+        w.parameter(node, path, "shift", "bias", (channels(x),))
+    return value
+
+
+def _per_channel(x: Value) -> tuple[int, ...]:
+    """Return the shape of one number per channel that broadcasts against an example."""
+    return (channels(x), *(1,) * (len(x.shape) - 1)) if x.layout == FIRST else (channels(x),)
+
+
+def _scale(w: EquinoxWriter, kind: kinds.Scale, node: Node, path: str, arguments: list[Value]) -> Value:
+    x, shape = arguments[0], _per_channel(arguments[0])
+    w.helper("Scale")
+    value = w.module(node, path, f"Scale({', '.join(map(str, shape))})", x)
+    w.parameter(node, path, "scale", "scale", shape, ("reshape", shape))
+    return value
+
+
+def _standardize(w: EquinoxWriter, kind: kinds.Standardize, node: Node, path: str, arguments: list[Value]) -> Value:
+    x, shape = arguments[0], _per_channel(arguments[0])
+    w.helper("Standardize")
+    value = w.module(node, path, f"Standardize({', '.join(map(str, shape))}, epsilon={kind.epsilon!r})", x)
+    for role in ("mean", "variance"):
+        w.parameter(node, path, role, role, shape, ("reshape", shape))
+    return value
+
+
+def _rescaling(w: EquinoxWriter, kind: kinds.Rescaling, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = arguments[0]
+
+    def numbers(given: tuple[float, ...]) -> str:
+        if len(given) == 1:
+            return repr(given[0])
+        shape = f".reshape{_per_channel(x)}" if x.layout == FIRST else ""
+        return f"jnp.array({list(given)}, {x.text}.dtype){shape}"
+
+    text = x.text if kind.scale == (1.0,) else f"{x.text} * {numbers(kind.scale)}"
+    text = text if set(kind.offset) == {0.0} else f"{text} + {numbers(kind.offset)}"
+    return Value(f"({text})", x.shape, x.layout)
+
+
+def _embedding(w: EquinoxWriter, kind: kinds.Embedding, node: Node, path: str, arguments: list[Value]) -> Value:
+    text = f"eqx.nn.Embedding({kind.rows}, {kind.units}, key=next(keys))"
+    value = w.module(node, path, text, arguments[0], mapped=len(arguments[0].shape))
+    w.parameter(node, path, "embeddings", "weight", (kind.rows, kind.units))
+    return value
+
+
+def _activation(w: EquinoxWriter, kind: kinds.Activation, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = arguments[0]
+    if kind.function.name in ("softmax", "log_softmax"):
+        x = w.convert(x, LAST)
+    return Value(called(kind.function, x.text, w.helper, "jax.nn"), node.shapes[0], x.layout)
+
+
+def _prelu(w: EquinoxWriter, kind: kinds.PReLU, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = w.convert(arguments[0], LAST)
+    w.helper("PReLU")
+    value = w.module(node, path, f"PReLU({', '.join(map(str, kind.shape))})", x)
+    w.parameter(node, path, "slope", "slope", tuple(kind.shape))
+    return value
+
+
+def _pooling(w: EquinoxWriter, kind: kinds.Pooling, node: Node, path: str, arguments: list[Value]) -> Value:
+    x, rank = w.convert(arguments[0], FIRST), len(kind.size)
+    pads = tuple(kind.pads) if kind.padding == "explicit" else ((0, 0),) * rank
+    if kind.padding == "same":
+        found = [same_padding(*axis) for axis in zip(x.shape[:-1], kind.size, kind.strides, strict=True)]
+        if any(pair is None for pair in found):
+            raise w.refuse(path, 'pooling with padding="same" of an unknown size', "Fix the sizes of the input.")
+        pads = tuple(pair for pair in found if pair is not None)
+    padding = repr(pads) if any(map(any, pads)) else ""
+    if kind.mode == "average" and padding:
+        w.helper("average_pool")
+        text = f"average_pool({x.text}, {tuple(kind.size)}, {tuple(kind.strides)}, {padding})"
+        return Value(text, node.shapes[0], FIRST)
+    name = "Max" if kind.mode == "max" else "Avg"
+    given = options(stride=_sizes(kind.strides, 1), padding=padding)
+    return w.module(node, path, f"eqx.nn.{name}Pool{rank}d({_sizes(kind.size)}{given})", x)
+
+
+def _global_pooling(
+    w: EquinoxWriter, kind: kinds.GlobalPooling, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    x = arguments[0]
+    axes = tuple(range(1, len(x.shape))) if x.layout == FIRST else tuple(range(len(x.shape) - 1))
+    given = options(axis=str(axes[0] if len(axes) == 1 else axes), keepdims="True" if kind.keep else "")
+    name = "mean" if kind.mode == "average" else "max"
+    return Value(f"{x.text}.{name}({given.removeprefix(', ')})", node.shapes[0], x.layout if kind.keep else LAST)
+
+
+def _zero_padding(w: EquinoxWriter, kind: kinds.ZeroPadding, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = arguments[0]
+    pairs = ((0, 0), *kind.padding) if x.layout == FIRST else (*kind.padding, (0, 0))
+    return Value(f"jnp.pad({x.text}, {pairs})", node.shapes[0], x.layout)
+
+
+def _cropping(w: EquinoxWriter, kind: kinds.Cropping, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = w.convert(arguments[0], LAST)
+    cuts = ", ".join(f"{before or ''}:{-after if after else ''}" for before, after in kind.cropping)
+    return Value(f"{x.text}[{cuts}]", node.shapes[0], LAST)
+
+
+def _upsampling(w: EquinoxWriter, kind: kinds.UpSampling, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = arguments[0]
+    if kind.interpolation != "nearest":
+        x = w.convert(x, LAST)
+        if None in node.shapes[0]:
+            raise w.refuse(path, "bilinear upsampling of an image of unknown size", "Fix the sizes of the input.")
+        return Value(f'jax.image.resize({x.text}, {tuple(node.shapes[0])}, "bilinear")', node.shapes[0], LAST)
+    first = 1 if x.layout == FIRST else 0
+    repeats = "".join(f".repeat({size}, axis={axis})" for axis, size in enumerate(kind.size, first) if size != 1)
+    return Value(f"{x.text}{repeats}", node.shapes[0], x.layout)
+
+
+def _flatten(w: EquinoxWriter, kind: kinds.Flatten, node: Node, path: str, arguments: list[Value]) -> Value:
+    x = w.convert(arguments[0], LAST)
+    return Value(f"{x.text}.reshape(-1)" if len(x.shape) > 1 else x.text, node.shapes[0])
+
+
+def _reshape(w: EquinoxWriter, kind: kinds.Reshape, node: Node, path: str, arguments: list[Value]) -> Value:
+    return Value(f"{w.convert(arguments[0], LAST).text}.reshape({', '.join(map(str, kind.shape))})", node.shapes[0])
+
+
+def _permute(w: EquinoxWriter, kind: kinds.Permute, node: Node, path: str, arguments: list[Value]) -> Value:
+    axes = ", ".join(str(axis - 1) for axis in kind.axes)
+    return Value(f"{w.convert(arguments[0], LAST).text}.transpose({axes})", node.shapes[0])
+
+
+def _repeat(w: EquinoxWriter, kind: kinds.Repeat, node: Node, path: str, arguments: list[Value]) -> Value:
+    return Value(f"{arguments[0].text}[None].repeat({kind.times}, axis=0)", node.shapes[0])
+
+
+def _alike(w: EquinoxWriter, path: str, arguments: list[Value]) -> list[Value]:
+    """Bring tensors into the layout of the first."""
+    tensors = [value for value in arguments if value.shape]
+    if len({len(value.shape) for value in tensors}) > 1:
+        raise w.refuse(path, "tensors of different rank that are broadcast", "Reshape them to the same rank.")
+    layout = tensors[0].layout
+    return [w.convert(value, layout) if value.shape else value for value in arguments]
+
+
+def _merge(w: EquinoxWriter, kind: kinds.Merge, node: Node, path: str, arguments: list[Value]) -> Value:
+    values = _alike(w, path, arguments)
+    layout = next(value.layout for value in values if value.shape)
+    return Value(merged(kind, [value.text for value in values]), node.shapes[0], layout)
+
+
+def _scaled_add(w: EquinoxWriter, kind: kinds.ScaledAdd, node: Node, path: str, arguments: list[Value]) -> Value:
+    first, second = _alike(w, path, arguments)
+    return Value(f"({first.text} + {kind.scale!r} * {second.text})", node.shapes[0], first.layout)
+
+
+def _concatenate(w: EquinoxWriter, kind: kinds.Concatenate, node: Node, path: str, arguments: list[Value]) -> Value:
+    if kind.axis == 0:
+        raise w.refuse(path, "joining examples", "A model of one example has no batch axis.")
+    values = _alike(w, path, arguments)
+    layout, axis, last = values[0].layout, kind.axis - 1, len(values[0].shape) - 1
+    if layout == FIRST:
+        axis = 0 if axis == last else axis + 1
+    text = f"jnp.concatenate([{', '.join(value.text for value in values)}], axis={axis})"
+    return Value(text, node.shapes[0], layout)
+
+
+def _dropout(w: EquinoxWriter, kind: kinds.Dropout, node: Node, path: str, arguments: list[Value]) -> Value:
+    if kind.mode != "elements":
+        raise w.refuse(path, f"dropout of whole {kind.mode}", "Use a plain Dropout.")
+    value = w.module(node, path, f"eqx.nn.Dropout({kind.rate!r})", arguments[0])
+    return Value(f"{value.text.removesuffix(')')}, {w.key()})", value.shape, value.layout)
+
+
+def _identity(w: EquinoxWriter, kind: Kind, node: Node, path: str, arguments: list[Value]) -> Value:
+    return w.module(node, path, w.identity(), arguments[0])
+
+
+def _attention(
+    w: EquinoxWriter, kind: kinds.MultiHeadAttention, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    if kind.masks or kind.causal:
+        raise w.refuse(path, "an attention with masks", "Port the model to nnx instead.")
+    given = [w.convert(x, LAST) for x in arguments]
+    query, value, key = (given + given[1:2])[:3] if len(given) > 1 else (given[0],) * 3
+    heads, sizes = kind.heads, {"query": kind.key_size, "key": kind.key_size, "value": kind.value_size}
+    held = {"query": query, "key": key, "value": value}
+    flag = "" if not kind.use_bias else "True"
+    sized = options(
+        **{f"{name}_size": str(channels(x)) for name, x in held.items() if name != "query"},
+        output_size=str(channels(query)),
+        qk_size=str(kind.key_size),
+        vo_size=str(kind.value_size),
+        **{f"use_{name}_bias": flag for name in (*held, "output")},
+    )
+    attribute = w.name_layer(node)
+    w.attribute(attribute, f"eqx.nn.MultiheadAttention({heads}, {channels(query)}{sized}, key=next(keys))")
+    target = w.path_of(attribute)
+    if node.call == 0:
+        w.layers[path] = w.traced[path] = Place(target)
+        w.place(path, "output", target, "output")
+        for name, x in held.items():
+            whole = heads * sizes[name]
+            steps: tuple[Step, ...] = (("reshape", (channels(x), whole)), ("transpose", (1, 0)))
+            w.weight(path, f"{name}_kernel", f"{target}.{name}_proj.weight", (whole, channels(x)), *steps)
+            if kind.use_bias:
+                w.weight(path, f"{name}_bias", f"{target}.{name}_proj.bias", (whole,), ("reshape", (whole,)))
+        shape = (heads * kind.value_size, channels(query))
+        steps = (("reshape", shape), ("transpose", (1, 0)))
+        w.weight(path, "output_kernel", f"{target}.output_proj.weight", shape[::-1], *steps)
+        if kind.use_bias:
+            w.weight(path, "output_bias", f"{target}.output_proj.bias", shape[1:])
+        for role in kind.roles():
+            w.place(path, role, target, role)
+    texts = ", ".join(x.text for x in held.values())
+    return Value(f"self.{attribute}({texts})", node.shapes[0])
+
+
+EMITTERS: dict[type[Kind], Callable[..., Any]] = {
+    kinds.Dense: _dense,
+    kinds.Convolution: _convolution,
+    kinds.DepthwiseConvolution: _depthwise,
+    kinds.SeparableConvolution: _separable,
+    kinds.TransposedConvolution: _transposed,
+    kinds.BatchNormalization: _batch_normalization,
+    kinds.LayerNormalization: _norm,
+    kinds.RMSNormalization: _norm,
+    kinds.GroupNormalization: _group_normalization,
+    kinds.Scale: _scale,
+    kinds.Standardize: _standardize,
+    kinds.Rescaling: _rescaling,
+    kinds.Embedding: _embedding,
+    kinds.Activation: _activation,
+    kinds.PReLU: _prelu,
+    kinds.Pooling: _pooling,
+    kinds.GlobalPooling: _global_pooling,
+    kinds.ZeroPadding: _zero_padding,
+    kinds.Cropping: _cropping,
+    kinds.UpSampling: _upsampling,
+    kinds.Flatten: _flatten,
+    kinds.Reshape: _reshape,
+    kinds.Permute: _permute,
+    kinds.Repeat: _repeat,
+    kinds.Merge: _merge,
+    kinds.ScaledAdd: _scaled_add,
+    kinds.Concatenate: _concatenate,
+    kinds.Dropout: _dropout,
+    kinds.Identity: _identity,
+    kinds.MultiHeadAttention: _attention,
+}
