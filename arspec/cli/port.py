@@ -33,7 +33,7 @@ TARGETS = {
     "torch": Target("arspec_torch.port", "write", "load", "check"),
     "nnx": Target("arspec_jax.port", "write_nnx", "load_nnx", "check_nnx"),
     "equinox": Target("arspec_jax.port", "write_equinox", "load_equinox", "check_equinox"),
-    "keras": Target("arspec_keras.port", "write", "load", "check"),
+    "keras": Target("arspec_keras.port", "write", "load_code", "check"),
 }
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle, as `arspec port export` writes it.")]
@@ -46,25 +46,27 @@ def register(parent: typer.Typer) -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A .keras or .h5 file, or FILE.py:FUNCTION that returns a model.")],
+    model: Annotated[str, typer.Argument(help="A .keras or .h5 file, or FILE.py:FUNCTION, which is run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    spec: Annotated[Path | None, typer.Option(help="A spec file; the model's own regularizers by default.")] = None,
+    source: Annotated[str, typer.Option("--from", help="keras or torch.")] = "keras",
+    spec: Annotated[Path | None, typer.Option(help="A spec file; the model's own regularization by default.")] = None,
     replace: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
 ) -> None:
-    """Write a Keras model as a bundle: graph, weights, rules, and what was measured of it.
+    """Write a model as a bundle: graph, weights, rules, and what was measured of it.
 
-    Keras runs on TensorFlow, which alone computes in float64 throughout, unless KERAS_BACKEND says otherwise.
-    FILE.py:FUNCTION runs the file.
+    FUNCTION returns a Keras model or, with --from torch, an nn.Module and an example of its input. Keras runs on
+    TensorFlow, which alone computes in float64 throughout, unless KERAS_BACKEND says otherwise.
     """
     from arspec.port import write_bundle
 
+    if source not in _SOURCES:
+        stop(f"unknown source {source!r}; allowed: {', '.join(_SOURCES)}.", Exit.COULD_NOT_RUN)
     with _reported():
         rules = None if spec is None else arspec.load(spec)
-        _on_tensorflow()
-        port = _framework("arspec_keras.port", "keras")
-        built, own = _model(model, port)
+        port = _framework(f"arspec_{source}.port", source)
+        arguments, own = _SOURCES[source](model, port)
         with _status("exporting") as progress:
-            bundle = port.export(built, own if rules is None else rules, progress=progress)
+            bundle = port.export(*arguments, spec=own if rules is None else rules, progress=progress)
         write_bundle(bundle, output, replace=replace)
     out().print(
         f"{output}: {bundle.graph.name}, {len(bundle.weights)} weights, {len(bundle.sites)} regularized places",
@@ -195,14 +197,37 @@ def _print_certificate(certificate: Any) -> None:
     out().print(certificate.explain(), markup=False)
 
 
-def _model(text: str, port: Any) -> tuple[Any, arspec.Spec | None]:
-    """Return a model and, of a file of an older Keras, the rules in the meaning of that version."""
-    file, separator, function = text.rpartition(":")
-    if separator and file.endswith(".py"):
-        from arspec.port._files import attribute_of
+def _from_keras(text: str, port: Any) -> tuple[tuple[Any, ...], arspec.Spec | None]:
+    """Return a model and, of a file, its rules in the meaning of the version that wrote it."""
+    if _is_code(text):
+        return (_made(text),), None
+    model, rules = port.load(Path(text))
+    return (model,), rules
 
-        return attribute_of(Path(file), function)(), None
-    return port.load_file(Path(text))
+
+def _from_torch(text: str, port: Any) -> tuple[tuple[Any, ...], arspec.Spec | None]:
+    """Return a module and an example of its inputs."""
+    if not _is_code(text):
+        raise arspec.SpecError(f"{text!r}; expected FILE.py:FUNCTION. A file of weights says nothing about a graph.")
+    made = _made(text)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise arspec.SpecError(f"{text} gives {type(made).__name__}; expected (module, example of its input).")
+    return made, None
+
+
+_SOURCES = {"keras": _from_keras, "torch": _from_torch}
+
+
+def _is_code(text: str) -> bool:
+    file, separator, _ = text.rpartition(":")
+    return bool(separator) and file.endswith(".py")
+
+
+def _made(text: str) -> Any:
+    from arspec.port._files import attribute_of
+
+    file, _, function = text.rpartition(":")
+    return attribute_of(Path(file), function)()
 
 
 def _on_tensorflow() -> None:

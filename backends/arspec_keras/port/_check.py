@@ -1,8 +1,7 @@
 """Measuring a Keras target: the twin of a model whose weights a map names."""
 
-import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,23 @@ import keras
 from arspec import SpecError
 from arspec.port import Bundle, Certificate, Written, certify
 from arspec.port._environment import environment
+from arspec.port._faults import plant
+from arspec.port._files import attribute_of
 from arspec.port._probe import perturbed
-from arspec.port._target import require_tensors, target_spec
+from arspec.port._target import require_names, require_tensors, target_spec
 from arspec_keras.port._read import Reading
 from arspec_keras.port._twin import Twin
+from arspec_keras.port._write import write
 
 
 def check(
-    bundle: Bundle, written: Written, model: keras.Model, /, *, progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    written: Written,
+    model: keras.Model,
+    /,
+    *,
+    faults: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
     """Compare a Keras model with the evidence of a bundle, level by level.
 
@@ -28,6 +36,8 @@ def check(
     bundle : of the source.
     written : the map of the target, from `write` or from the file beside the source code.
     model : the target with its weights loaded. It is not changed: a copy is measured.
+    faults : whether faults are planted, which have to be noticed (L5); each is a target that
+        arspec writes and measures again.
 
     Raises
     ------
@@ -37,8 +47,14 @@ def check(
     held = {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in named_weights(model)}
     require_tensors(held, written)
     subject = KerasSubject(bundle, written, model)
+    found = plant(bundle, _faulty, subject, progress=progress) if faults else {}
     where = environment("keras", "keras", "tensorflow-cpu", backend=keras.backend.backend(), dtype="float64")
-    return certify(bundle, subject, written.weights, held, where, progress=progress)
+    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
+
+
+def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "KerasSubject":
+    written = edit(write(bundle))
+    return KerasSubject(bundle, written, build(bundle, written))
 
 
 class KerasSubject(Twin):
@@ -77,27 +93,21 @@ def build(bundle: Bundle, written: Written) -> keras.Model:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "written.py"
         file.write_text(written.text, encoding="utf-8")
-        model = load_function(file, written.class_name)()
-    weights = written.weights.to_target(bundle.weights)
-    for name, variable in named_weights(model):
-        variable.assign(weights[name])
-    return model
+        return load_code(file, written.class_name, written.weights.to_target(bundle.weights))
 
 
-def load_function(file: str | Path, name: str) -> Callable[..., Any]:
-    """Import a Python file, which runs it, and return a function of it.
+def load_code(file: str | Path, name: str, weights: Mapping[str, np.ndarray]) -> keras.Model:
+    """Run a Python file, make a model by a function in it, and give it weights by name.
 
     Raises
     ------
-    SpecError: there is no such file or function.
+    SpecError: there is no such file or function, it gives no model, or the weights do not fit.
     """
-    path = Path(file)
-    spec = importlib.util.spec_from_file_location(f"arspec_ported_{path.stem}", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise SpecError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Any = getattr(module, name, None)
-    if not callable(found):
-        raise SpecError(f"{path} has no function {name!r}.")
-    return found
+    model = attribute_of(file, name)()
+    if not isinstance(model, keras.Model):
+        raise SpecError(f"{file}: {name}() gives a {type(model).__name__}; expected a keras.Model.")
+    held = dict(named_weights(model))
+    require_names(weights, {key: tuple(variable.shape) for key, variable in held.items()}, str(file))
+    for key, variable in held.items():
+        variable.assign(weights[key])
+    return model
