@@ -14,6 +14,8 @@ from arspec.port._certificate import Finding as Finding
 from arspec.port._certificate import certify as certify
 from arspec.port._faults import Fault as Fault
 from arspec.port._faults import plant as plant
+from arspec.port._files import read_target as read_target
+from arspec.port._files import write_target as write_target
 from arspec.port._graph import Graph as Graph
 from arspec.port._graph import Input as Input
 from arspec.port._graph import Node as Node
