@@ -227,6 +227,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "function dropout": (lambda y, x: F.dropout(y, 0.5), "cannot be switched off"),
     "constant": (lambda y, x: y + torch.ones(4), "a tensor that forward uses by itself"),
     "broadcast ranks": (lambda y, x: y + y.unsqueeze(1), "tensors of different rank"),
+    "inexact": (lambda y, x: F.hardswish(y), "Use the module, nn.Hardswish"),
     "along the batch": (lambda y, x: torch.cat([y, y]), "along the batch|the batch is no axis of its own"),
 }
 
@@ -264,6 +265,8 @@ def test_tied_and_unused_weights_are_refused() -> None:
     model[2].weight = model[0].weight
     with pytest.raises(ar.UnsupportedError, match=r"'0.weight' and '2.weight' are one tensor \(tied weights\)"):
         export(model, torch.randn(2, 3))
+    with pytest.raises(ar.UnsupportedError, match="nothing in the model trains"):
+        export(nn.Sequential(nn.ReLU()), torch.randn(2, 3))
     with pytest.raises(ar.UnsupportedError, match=r"'unused.weight', 'unused.bias': in the model, and never used"):
         export(Unused(), torch.randn(2, 3))
 

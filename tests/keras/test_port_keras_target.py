@@ -17,11 +17,11 @@ L = keras.layers
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="float64 throughout on it alone")
 
 
-def certified(bundle: Bundle) -> tuple[Written, keras.Model, Certificate]:
+def certified(bundle: Bundle, *, faults: bool = False) -> tuple[Written, keras.Model, Certificate]:
     """Write a bundle as Keras, and compare."""
     written = write(bundle)
     model = build(bundle, written)
-    certificate = check(bundle, written, model)
+    certificate = check(bundle, written, model, faults=faults)
     assert certificate.holds, certificate.explain()
     return written, model, certificate
 
@@ -65,8 +65,8 @@ def test_torch_to_keras_to_torch() -> None:
     torch.manual_seed(3)
     model, example = Convolutional(), torch.randn(2, 3, 19, 11)
     bundle = arspec_torch.port.export(model, example, SPEC)
-    written, _, certificate = certified(bundle)
-    assert {"L0", "L1", "L2", "L3", "L4"} <= set(certificate.levels())
+    written, _, certificate = certified(bundle, faults=True)
+    assert set(certificate.levels()) == {"L0", "L1", "L2", "L3", "L4", "L5"}
     assert "class UnbiasedBatchNormalization(layers.BatchNormalization)" in written.text
     assert 'name="block_0"' in written.text
     back = arspec_torch.port.write(bundle)
@@ -115,6 +115,19 @@ def test_every_layer_of_a_keras_model_comes_back() -> None:
 
 
 @on_tensorflow
+def test_what_keras_cannot_say_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 2, 1, count_include_pad=False))
+    bundle = arspec_torch.port.export(model, torch.randn(2, 3, 10, 12))
+    with pytest.raises(ar.UnsupportedError, match="'1': an average pooling that does not count its padding"):
+        write(bundle)
+    norm = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    for parameter in norm[0].parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(ar.UnsupportedError, match="'0': a layer of which scale, shift alone does not train"):
+        write(arspec_torch.port.export(norm, torch.randn(2, 3)))
+
+
+@on_tensorflow
 def test_keras_to_torch_to_keras() -> None:
     keras.utils.set_random_seed(5)
     model = keras.Sequential(
@@ -134,6 +147,34 @@ def test_keras_to_torch_to_keras() -> None:
     assert flat(back) == flat(bundle)
     names = [layer.name for layer in again.layers[1:]]
     assert names == ["conv", "conv_activation", "bn", "pool", "flatten", "dense", "dense_activation"]
+
+
+class Tokens(nn.Module):
+    """A Transformer encoder over embedded tokens, and a mean over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 6)
+        layer = nn.TransformerEncoderLayer(6, 2, 7, 0.0, nn.GELU(), norm_first=True, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embedding(tokens)).mean(1))
+
+
+@on_tensorflow
+def test_transformer_encoder_to_keras() -> None:
+    torch.manual_seed(3)
+    rules = ar.Spec(
+        [
+            ar.Rule(ar.L2(1e-2), layer="encoder/layers/1/self_attn", placement="value_kernel"),
+            ar.Rule(ar.L1(1e-2), layer="encoder/layers/0/linear1", placement="output"),
+        ]
+    )
+    bundle = arspec_torch.port.export(Tokens(), torch.arange(14).reshape(2, 7) % 11, rules)
+    written, _, _ = certified(bundle)
+    assert "layers.MultiHeadAttention(2, 3, name=" in written.text
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="what other backends say")

@@ -1,114 +1,58 @@
 """What each kind looks like in Keras source code, and where its weights are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from arspec.port import _kinds as kinds
 from arspec.port._graph import Node
-from arspec.port._kinds import Function, Kind
-from arspec.port._source import Place, Value
+from arspec.port._kinds import Kind
+from arspec.port._source import Value
+from arspec_keras.port._pieces import affine, function_head, layer, options, short, unless
 from arspec_keras.port._write import KerasWriter
 
-_DEFAULTS = {"leaky_relu": 0.2, "elu": 1.0, "celu": 1.0}
-_LAYERS = {"leaky_relu": "LeakyReLU(negative_slope={!r}", "elu": "ELU(alpha={!r}"}
 _STATISTICS = {"moving_mean": "moving_mean", "moving_variance": "moving_variance"}
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
 
-def _options(**options: Any) -> str:
-    """Return the keyword arguments that are no defaults: None stands for a default."""
-    return "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
-
-
-def _short(sizes: Sequence[int]) -> Any:
-    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
-
-
-def _unless(value: Any, default: Any) -> Any:
-    return None if value == default else value
-
-
-def _by_name(function: Function) -> str | None:
-    """Return the name that Keras has for an activation function, None where it has none."""
-    if function.name == "gelu_tanh" or function.parameter != _DEFAULTS.get(function.name):
-        return None
-    return function.name
-
-
-def _one(w: KerasWriter, node: Node, path: str, head: str, x: Value, weights: dict[str, str] | None = None) -> Value:
-    return Value(w.keras_layer(node, path, head, [x], weights), node.shapes[0])
-
-
-def _affine(w: KerasWriter, kind: Any, node: Node, path: str, head: str, x: Value, roles: Sequence[str]) -> Value:
-    """Write a layer with an activation function, which gets a layer of its own where Keras has no name for it."""
-    weights = {role: role for role in roles if role != "bias" or kind.use_bias}
-    head += _options(use_bias=_unless(kind.use_bias, True))
-    named = _by_name(kind.activation)
-    if named is not None:
-        value = _one(w, node, path, head + _options(activation=_unless(named, "linear")), x, weights)
-        w.place(path, "pre_activation", w.layers[path].path, "pre_activation")
-        return value
-    value = _one(w, node, path, head, x, weights)
-    name = f"{w.layer_name(node.name)}_activation"
-    if node.call == 0:
-        place = w.path_of(name)
-        w.traced[path] = Place(place)
-        w.place(path, "pre_activation", w.layers[path].path, "output")
-        w.place(path, "output", place, "output")
-    return Value(f"{_function_head(w, kind.activation, path)}name={name!r})({value.text})", value.shape)
-
-
-def _function_head(w: KerasWriter, function: Function, path: str) -> str:
-    if function.name == "gelu_tanh":
-        w.helper("GeluTanh")
-        return "GeluTanh("
-    named = _by_name(function)
-    if named is not None:
-        return f"layers.Activation({named!r}, "
-    if function.name not in _LAYERS:
-        raise w.refuse(path, f"{function.name} with parameter {function.parameter}", "Use its default.")
-    return f"layers.{_LAYERS[function.name].format(function.parameter)}, "
-
-
 def _dense(w: KerasWriter, kind: kinds.Dense, node: Node, path: str, arguments: list[Value]) -> Value:
-    return _affine(w, kind, node, path, f"layers.Dense({kind.units}", arguments[0], ("kernel", "bias"))
+    return affine(w, kind, node, path, f"layers.Dense({kind.units}", arguments[0], ("kernel", "bias"))
 
 
 def _window(kind: Any) -> str:
-    return f"{_short(kind.kernel_size)}" + _options(
-        strides=_unless(_short(kind.strides), 1),
-        padding=_unless(kind.padding, "valid"),
-        dilation_rate=_unless(_short(getattr(kind, "dilation", (1,))), 1),
+    return f"{short(kind.kernel_size)}" + options(
+        strides=unless(short(kind.strides), 1),
+        padding=unless(kind.padding, "valid"),
+        dilation_rate=unless(short(getattr(kind, "dilation", (1,))), 1),
     )
 
 
 def _convolution(w: KerasWriter, kind: kinds.Convolution, node: Node, path: str, arguments: list[Value]) -> Value:
     head = f"layers.Conv{len(kind.kernel_size)}D({kind.filters}, {_window(kind)}"
-    head += _options(groups=_unless(kind.groups, 1))
-    return _affine(w, kind, node, path, head, arguments[0], ("kernel", "bias"))
+    head += options(groups=unless(kind.groups, 1))
+    return affine(w, kind, node, path, head, arguments[0], ("kernel", "bias"))
 
 
 def _depthwise(
     w: KerasWriter, kind: kinds.DepthwiseConvolution, node: Node, path: str, arguments: list[Value]
 ) -> Value:
     head = f"layers.DepthwiseConv{len(kind.kernel_size)}D({_window(kind)}"
-    head += _options(depth_multiplier=_unless(kind.multiplier, 1))
-    return _affine(w, kind, node, path, head, arguments[0], ("kernel", "bias"))
+    head += options(depth_multiplier=unless(kind.multiplier, 1))
+    return affine(w, kind, node, path, head, arguments[0], ("kernel", "bias"))
 
 
 def _separable(
     w: KerasWriter, kind: kinds.SeparableConvolution, node: Node, path: str, arguments: list[Value]
 ) -> Value:
     head = f"layers.SeparableConv{len(kind.kernel_size)}D({kind.filters}, {_window(kind)}"
-    head += _options(depth_multiplier=_unless(kind.multiplier, 1))
-    return _affine(w, kind, node, path, head, arguments[0], ("depthwise_kernel", "pointwise_kernel", "bias"))
+    head += options(depth_multiplier=unless(kind.multiplier, 1))
+    return affine(w, kind, node, path, head, arguments[0], ("depthwise_kernel", "pointwise_kernel", "bias"))
 
 
 def _transposed(
     w: KerasWriter, kind: kinds.TransposedConvolution, node: Node, path: str, arguments: list[Value]
 ) -> Value:
     head = f"layers.Conv{len(kind.kernel_size)}DTranspose({kind.filters}, {_window(kind)}"
-    return _affine(w, kind, node, path, head, arguments[0], ("kernel", "bias"))
+    return affine(w, kind, node, path, head, arguments[0], ("kernel", "bias"))
 
 
 def _normalization(kind: Any) -> dict[str, str]:
@@ -116,8 +60,8 @@ def _normalization(kind: Any) -> dict[str, str]:
 
 
 def _centered(kind: Any) -> str:
-    return _options(
-        epsilon=kind.epsilon, center=_unless(kind.use_shift, True), scale=_unless(kind.use_scale, True)
+    return options(
+        epsilon=kind.epsilon, center=unless(kind.use_shift, True), scale=unless(kind.use_scale, True)
     ).removeprefix(", ")
 
 
@@ -129,56 +73,56 @@ def _batch_normalization(
         w.helper("UnbiasedBatchNormalization")
         cls = "UnbiasedBatchNormalization"
     head = f"{cls}(momentum={kind.momentum!r}, {_centered(kind)}"
-    return _one(w, node, path, head, arguments[0], {**_normalization(kind), **_STATISTICS})
+    return layer(w, node, path, head, arguments[0], {**_normalization(kind), **_STATISTICS})
 
 
 def _layer_normalization(
     w: KerasWriter, kind: kinds.LayerNormalization, node: Node, path: str, arguments: list[Value]
 ) -> Value:
     head = f"layers.LayerNormalization({_centered(kind)}"
-    return _one(w, node, path, head, arguments[0], _normalization(kind))
+    return layer(w, node, path, head, arguments[0], _normalization(kind))
 
 
 def _group_normalization(
     w: KerasWriter, kind: kinds.GroupNormalization, node: Node, path: str, arguments: list[Value]
 ) -> Value:
     head = f"layers.GroupNormalization(groups={kind.groups}, {_centered(kind)}"
-    return _one(w, node, path, head, arguments[0], _normalization(kind))
+    return layer(w, node, path, head, arguments[0], _normalization(kind))
 
 
 def _rms_normalization(
     w: KerasWriter, kind: kinds.RMSNormalization, node: Node, path: str, arguments: list[Value]
 ) -> Value:
     head = f"layers.RMSNormalization(epsilon={kind.epsilon!r}"
-    return _one(w, node, path, head, arguments[0], {"scale": "scale"})
+    return layer(w, node, path, head, arguments[0], {"scale": "scale"})
 
 
 def _scale(w: KerasWriter, kind: kinds.Scale, node: Node, path: str, arguments: list[Value]) -> Value:
     w.helper("Scale")
-    return _one(w, node, path, "Scale(", arguments[0], {"scale": "scale"})
+    return layer(w, node, path, "Scale(", arguments[0], {"scale": "scale"})
 
 
 def _rescaling(w: KerasWriter, kind: kinds.Rescaling, node: Node, path: str, arguments: list[Value]) -> Value:
     scale, offset = (each[0] if len(each) == 1 else list(each) for each in (kind.scale, kind.offset))
-    return _one(w, node, path, f"layers.Rescaling({scale!r}{_options(offset=_unless(offset, 0.0))}", arguments[0])
+    return layer(w, node, path, f"layers.Rescaling({scale!r}{options(offset=unless(offset, 0.0))}", arguments[0])
 
 
 def _embedding(w: KerasWriter, kind: kinds.Embedding, node: Node, path: str, arguments: list[Value]) -> Value:
     if kind.mask_zero:
         raise w.refuse(path, "mask_zero", "Masks are not written for Keras.")
-    return _one(
+    return layer(
         w, node, path, f"layers.Embedding({kind.rows}, {kind.units}", arguments[0], {"embeddings": "embeddings"}
     )
 
 
 def _activation(w: KerasWriter, kind: kinds.Activation, node: Node, path: str, arguments: list[Value]) -> Value:
-    return _one(w, node, path, _function_head(w, kind.function, path).removesuffix(", "), arguments[0])
+    return layer(w, node, path, function_head(w, kind.function, path).removesuffix(", "), arguments[0])
 
 
 def _prelu(w: KerasWriter, kind: kinds.PReLU, node: Node, path: str, arguments: list[Value]) -> Value:
     x = arguments[0]
     shared = [axis for axis, size in enumerate(kind.shape, 1) if size == 1 and x.shape[axis - 1] != 1]
-    return _one(w, node, path, f"layers.PReLU({f'shared_axes={shared}' if shared else ''}", x, {"slope": "alpha"})
+    return layer(w, node, path, f"layers.PReLU({f'shared_axes={shared}' if shared else ''}", x, {"slope": "alpha"})
 
 
 def _pooling(w: KerasWriter, kind: kinds.Pooling, node: Node, path: str, arguments: list[Value]) -> Value:
@@ -188,23 +132,23 @@ def _pooling(w: KerasWriter, kind: kinds.Pooling, node: Node, path: str, argumen
             raise w.refuse(path, "an average pooling that does not count its padding", "Use padding 'same' or none.")
         w.helper(f"PaddedMaxPooling{rank}D")
         head = f"PaddedMaxPooling{rank}D({tuple(kind.size)}, {tuple(kind.strides)}, {kind.pads}"
-        return _one(w, node, path, head, arguments[0])
-    options = _options(strides=_unless(_short(kind.strides), _short(kind.size)))
-    options += _options(padding=_unless(kind.padding, "valid"))
-    return _one(w, node, path, f"layers.{mode}Pooling{rank}D({_short(kind.size)}{options}", arguments[0])
+        return layer(w, node, path, head, arguments[0])
+    head = f"layers.{mode}Pooling{rank}D({short(kind.size)}"
+    head += options(strides=unless(short(kind.strides), short(kind.size)), padding=unless(kind.padding, "valid"))
+    return layer(w, node, path, head, arguments[0])
 
 
 def _global_pooling(w: KerasWriter, kind: kinds.GlobalPooling, node: Node, path: str, arguments: list[Value]) -> Value:
     mode, rank = "Max" if kind.mode == "max" else "Average", len(arguments[0].shape) - 1
     keep = "keepdims=True" if kind.keep else ""
-    return _one(w, node, path, f"layers.Global{mode}Pooling{rank}D({keep}", arguments[0])
+    return layer(w, node, path, f"layers.Global{mode}Pooling{rank}D({keep}", arguments[0])
 
 
 def _around(name: str, field: str) -> Callable[..., Value]:
     def emit(w: KerasWriter, kind: Any, node: Node, path: str, arguments: list[Value]) -> Value:
         pairs = getattr(kind, field)
         given = pairs[0] if len(pairs) == 1 else pairs
-        return _one(w, node, path, f"layers.{name}{len(pairs)}D({given!r}", arguments[0])
+        return layer(w, node, path, f"layers.{name}{len(pairs)}D({given!r}", arguments[0])
 
     return emit
 
@@ -214,15 +158,15 @@ def _upsampling(w: KerasWriter, kind: kinds.UpSampling, node: Node, path: str, a
     if kind.interpolation != "nearest" and rank != 2:
         raise w.refuse(path, f"{kind.interpolation} along {rank} axes", "Use 'nearest'.")
     size = kind.size[0] if rank == 1 else tuple(kind.size)
-    mode = _options(interpolation=_unless(kind.interpolation, "nearest"))
-    return _one(w, node, path, f"layers.UpSampling{rank}D({size}{mode}", arguments[0])
+    mode = options(interpolation=unless(kind.interpolation, "nearest"))
+    return layer(w, node, path, f"layers.UpSampling{rank}D({size}{mode}", arguments[0])
 
 
 def _shaped(text: Callable[[Any], str]) -> Callable[..., Value]:
     """Return an emitter of a layer whose constructor is all that there is to say."""
 
     def emit(w: KerasWriter, kind: Any, node: Node, path: str, arguments: list[Value]) -> Value:
-        return _one(w, node, path, f"layers.{text(kind)}", arguments[0])
+        return layer(w, node, path, f"layers.{text(kind)}", arguments[0])
 
     return emit
 
@@ -248,7 +192,7 @@ def _scaled_add(w: KerasWriter, kind: kinds.ScaledAdd, node: Node, path: str, ar
 
 
 def _concatenate(w: KerasWriter, kind: kinds.Concatenate, node: Node, path: str, arguments: list[Value]) -> Value:
-    axis = _unless(kind.axis, len(node.shapes[0]))
+    axis = unless(kind.axis, len(node.shapes[0]))
     head = "layers.Concatenate(" + ("" if axis is None else f"axis={axis}")
     return Value(w.keras_layer(node, path, head, arguments), node.shapes[0])
 
@@ -259,14 +203,16 @@ def _dropout(w: KerasWriter, kind: kinds.Dropout, node: Node, path: str, argumen
     if kind.mode == "channels":
         head = f"layers.SpatialDropout{rank - 1}D({kind.rate!r}"
     elif kind.mode == "examples":
-        head += _options(noise_shape=(None, *(1,) * rank))
-    return _one(w, node, path, head, arguments[0])
+        head += options(noise_shape=(None, *(1,) * rank))
+    return layer(w, node, path, head, arguments[0])
 
 
 def _attention(w: KerasWriter, kind: kinds.MultiHeadAttention, node: Node, path: str, arguments: list[Value]) -> Value:
+    if kind.masks:
+        raise w.refuse(path, "an attention with padding masks", "Masks are not written for Keras.")
     query, value, key = (arguments + arguments[1:2])[:3] if len(arguments) > 1 else (arguments[0],) * 3
     head = f"layers.MultiHeadAttention({kind.heads}, {kind.key_size}"
-    head += _options(value_dim=_unless(kind.value_size, kind.key_size), use_bias=_unless(kind.use_bias, True))
+    head += options(value_dim=unless(kind.value_size, kind.key_size), use_bias=unless(kind.use_bias, True))
     names = {"query": "query", "key": "key", "value": "value", "output": "attention_output"}
     weights = {role: f"{names[role.partition('_')[0]]}/{role.partition('_')[2]}" for role in kind.roles()}
     text = w.keras_layer(node, path, head, [query, value, key], weights)

@@ -18,6 +18,10 @@ from arspec_torch.port._fx_spatial import upsampling, zero_padding
 from arspec_torch.port._fx_windows import adaptive_pooling, average_pooling, max_pooling
 
 
+def _inexact(use: Use) -> Seen:
+    raise refuse(use.name, "a function that torch computes with 1/6 in float32", "Use the module, nn.Hardswish.")
+
+
 def _reshape(use: Use) -> Seen:
     return reshaped(use.builder, use.tensor, use.node, use.name)
 
@@ -132,8 +136,7 @@ FUNCTIONS: dict[Any, Callable[[Use], Seen]] = {
     F.relu6: elementwise.plain("relu6"),
     **dict.fromkeys((F.selu, torch.selu), elementwise.plain("selu")),
     **dict.fromkeys((F.silu,), elementwise.plain("silu")),
-    F.hardswish: elementwise.plain("hard_silu"),
-    F.hardsigmoid: elementwise.plain("hard_sigmoid"),
+    **dict.fromkeys((F.hardswish, F.hardsigmoid), _inexact),
     **dict.fromkeys((F.sigmoid, torch.sigmoid), elementwise.plain("sigmoid")),
     **dict.fromkeys((F.tanh, torch.tanh), elementwise.plain("tanh")),
     F.softsign: elementwise.plain("softsign"),

@@ -79,7 +79,7 @@ def export(
     model = inside(model)
     if spec is not None and optimizer is not None:
         raise SpecError("spec and optimizer are both given; the decay of an optimizer is read where spec is left out.")
-    examples = _examples(example_inputs)
+    examples = example_tensors(example_inputs)
     rules = extract(model, optimizer) if spec is None else spec
     progress("tracing the model")
     reading = read_module(model, examples)
@@ -244,6 +244,8 @@ def _require_used(reading: Reading) -> None:
         raise UnsupportedError(
             f"{', '.join(map(repr, unused[:6]))}: in the model, and never used in its forward. Delete it first."
         )
+    if not any(parameter.requires_grad for parameter in reading.model.parameters()):
+        raise UnsupportedError("nothing in the model trains, so there is no step to compare. Unfreeze a parameter.")
     reading.map.require_bijective(reading.shapes)
 
 
@@ -274,7 +276,7 @@ def _in_graph(reading: Reading, layer: str, placement: str) -> tuple[str, str]:
     return layer, placement
 
 
-def _examples(given: Tensor | Sequence[Tensor]) -> list[Tensor]:
+def example_tensors(given: Tensor | Sequence[Tensor]) -> list[Tensor]:
     found = [given] if isinstance(given, Tensor) else list(given)
     wrong = [type(each).__name__ for each in found if not isinstance(each, Tensor) or each.dim() == 0 or not len(each)]
     if wrong or not found:
