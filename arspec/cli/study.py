@@ -64,9 +64,8 @@ def run(
     options = {"seeds": seeds, "grid": _grid(grid), "jobs": jobs, "resume": resume, "quick": quick}
     request = running.Request(_one_of("framework", framework, running.MODULES), **options, keras_backend=keras_backend)
     _one_of("Keras backend", keras_backend, KERAS_BACKENDS)
-    absent = [module for module in request.modules() if importlib.util.find_spec(module) is None]
-    if absent:
-        stop(f"not installed: {', '.join(absent)}. Try: pip install 'arspec[{framework}]'", Exit.COULD_NOT_RUN)
+    _require(request.modules(), f"'arspec[{framework}]'")
+    _require(study.needs, " ".join(study.needs))
     title = f"{summary.TITLES[framework]}: {study.name}"
     try:
         outcome, rows, missing = running.run(
@@ -98,6 +97,12 @@ def _require_packages() -> None:
     absent = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if absent:
         stop(f"studies need {', '.join(absent)}. Try: pip install 'arspec[studies]'", Exit.COULD_NOT_RUN)
+
+
+def _require(modules: tuple[str, ...], install: str) -> None:
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    if absent:
+        stop(f"not installed: {', '.join(absent)}. Try: pip install {install}", Exit.COULD_NOT_RUN)
 
 
 def _study(name: str) -> Any:

@@ -68,7 +68,8 @@ def over_coefficient(study: Study, found: Sequence[Group], metrics: Sequence[Met
 
 def _over_coefficient(axes: Axes, study: Study, found: Sequence[Group], metric: Metric) -> None:
     for index, variant in enumerate(study.variants):
-        line = sorted((g for g in found if g.variant == variant), key=lambda group: group.coefficient)
+        of_variant = [g for g in found if g.variant == variant and (g.coefficient or study.is_plain(variant))]
+        line = sorted(of_variant, key=lambda group: group.coefficient)
         if not line:
             continue
         spreads = [group.spread(metric.name) for group in line]

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from arspec_studies._study.study import Batch, Weights
+from arspec_studies._study.study import ADAM_EPSILON, Batch, Weights
 
 SEGMENTS = 10
 
@@ -48,6 +48,15 @@ def fit(
         carry = jax.block_until_ready(advance(carry, factors, x, y, part))
         batch.report(done / parts)
     return [to_numpy(jax.tree.map(lambda leaf, run=run: leaf[run], carry[0])) for run in range(len(batch.tasks))]
+
+
+def adam(learning_rate: float) -> optax.GradientTransformation:
+    """Return an Adam that divides as Keras' does, which adds ε before it corrects the bias of √v."""
+
+    def epsilon(count: jax.Array) -> jax.Array:
+        return ADAM_EPSILON / jnp.sqrt(1 - 0.999 ** (count + 1.0))
+
+    return optax.inject_hyperparams(optax.adam)(learning_rate, b2=0.999, eps=epsilon)
 
 
 _ROLES = {

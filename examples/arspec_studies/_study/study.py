@@ -13,8 +13,13 @@ import arspec
 Weights = dict[str, np.ndarray]
 
 # Folders with a study, in the order of `arspec study list`.
-STUDIES = ("iris", "sparse-autoencoder")
+STUDIES = (
+    *("iris", "sparse-autoencoder", "circles-grid", "language-model", "rectifiers"),
+    *("encoder-decoder", "cnn", "transformer-features"),
+)
 FRAMEWORKS = ("torch", "jax", "keras")
+# That of Keras, whose Adam the others follow: where it is added matters to small gradients.
+ADAM_EPSILON = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Study:
     seeds, quick_seeds : how many by default. `seed` is what one of them stands for.
     show : (trained weights, task) -> anything JSON can hold, kept for the first seed.
     figures : (rows of one framework) -> pairs of an SVG and its caption.
+    needs : packages that its data come from, whatever the framework.
     train : how the module of a framework is asked to train.
     """
 
@@ -131,6 +137,7 @@ class Study:
     seed: str = "seed"
     show: Callable[[Weights, Task], Any] | None = None
     figures: Callable[[Sequence[Any]], list[tuple[str, str]]] | None = None
+    needs: tuple[str, ...] = ()
     train: Callable[[Any, arspec.Spec, Batch], list[Weights]] = _train
 
     @property

@@ -1,5 +1,6 @@
 """Training in PyTorch, many runs at once by torch.vmap, or one after the other."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arspec_studies._study.study import Batch, Weights
+from arspec_studies._study.study import ADAM_EPSILON, Batch, Weights
 
 Parameters = dict[str, Tensor]
 REPORTS = 20
@@ -30,7 +31,7 @@ def fit(loss: Callable[..., Tensor], make_optimizer: Callable[[Any], Any], model
     optimizer = make_optimizer(parameters.values())
     for step in range(order.shape[1]):
         seen = order[:, step]
-        optimizer.zero_grad()
+        _begin(optimizer, step)
         torch.vmap(loss)(parameters, factors, x[runs, seen], y[runs, seen]).sum().backward()
         optimizer.step()
         _report(batch, step, order.shape[1])
@@ -47,18 +48,26 @@ def fit_each(
     trained = []
     for run, (task, factor) in enumerate(zip(batch.tasks, batch.factors, strict=True)):
         start = to_torch(model, task.weights)
-        model.load_state_dict({**model.state_dict(), **start})
+        model.load_state_dict({name: start.get(name, torch.zeros_like(p)) for name, p in model.state_dict().items()})
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in start)
         optimizer = make_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
         x, y, order = map(torch.from_numpy, (task.x, task.y, task.order))
         for step, seen in enumerate(order):
-            optimizer.zero_grad()
+            _begin(optimizer, step)
             loss(factor, x[seen], y[seen]).backward()
             optimizer.step()
             _report(batch, run * len(order) + step, len(order) * len(batch.tasks))
         trained.append(to_numpy(model, dict(model.named_parameters())))
     return trained
+
+
+def _begin(optimizer: Any, step: int) -> None:
+    """Clear the gradients; let torch's Adam divide as Keras' does, which adds ε before it corrects the bias of √v."""
+    optimizer.zero_grad()
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.Adam):
+            group["eps"] = ADAM_EPSILON / math.sqrt(1 - group["betas"][1] ** (step + 1))
 
 
 def _report(batch: Batch, step: int, steps: int) -> None:

@@ -2,12 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 import arspec
 import arspec_jax
-from arspec_studies._study.jax_fit import fit
+from arspec_studies._study.jax_fit import adam, fit
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.sparse_autoencoder.data import BANDWIDTH, LEARNING_RATE, PIXELS
 
@@ -60,4 +59,4 @@ def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
         output, penalties = forward(nnx.merge(graph, parameters), x)
         return jnp.square(output - y).sum(axis=-1).mean() + factor * penalties.total()
 
-    return fit(loss, optax.adam(LEARNING_RATE), state, batch)
+    return fit(loss, adam(LEARNING_RATE), state, batch)

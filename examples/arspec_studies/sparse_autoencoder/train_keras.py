@@ -74,8 +74,7 @@ def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
         model = Autoencoder(len(first.weights["encoder/bias"]), first.held_out["activation"])
         model(first.x[:1])
         arspec_keras.attach(model, spec)
-        # optax and torch have 1e-8 here.
-        optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-8)
+        optimizer = keras.optimizers.Adam(LEARNING_RATE)
         model.compile(optimizer, loss=squared_error, steps_per_execution=steps_per_execution())
         return model
 

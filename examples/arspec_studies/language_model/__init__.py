@@ -1,0 +1,1 @@
+"""A word-level LSTM language model with AR and TAR, on the help texts of Python."""

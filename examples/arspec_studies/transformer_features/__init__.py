@@ -1,0 +1,1 @@
+"""A sparse autoencoder on the activations of a transformer built offline, with random weights."""

@@ -1,0 +1,10 @@
+"""A sparse autoencoder in Keras on activations of a transformer; it is that of the digits."""
+
+import arspec
+from arspec_studies._study.study import Batch, Weights
+from arspec_studies.sparse_autoencoder import train_keras
+
+
+def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
+    """Train one autoencoder per run; return the weights of each."""
+    return train_keras.train(spec, batch)
