@@ -127,7 +127,7 @@ def commands_page() -> str:
     root = typer.main.get_command(cli.build())
     for path, command in commands(root):
         name = " ".join(["arspec", *path])
-        context = command.make_context(name, [], resilient_parsing=True, terminal_width=96, max_content_width=96)
+        context = command.make_context(name, [], resilient_parsing=True, terminal_width=92, max_content_width=92)
         parts += [f"## arspec {' '.join(path)}", f"```text\n{command.get_help(context).strip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
