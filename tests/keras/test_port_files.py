@@ -180,3 +180,32 @@ def test_cut_off_and_foreign_files_are_clear_errors(tmp_path: Path) -> None:
             load(tmp_path / name)
     with pytest.raises(ar.SpecError, match="is no file"):
         load(tmp_path / "nothing.keras")
+
+
+def test_arguments_that_keras_3_has_no_more_are_dropped_at_their_default(tmp_path: Path) -> None:
+    """tf-keras writes time_major=False into every recurrent layer, which Keras 3 refuses to read."""
+    h5py = pytest.importorskip("h5py")
+    file = tmp_path / "model.h5"
+    x = keras.Input((3, 2), name="x")
+    model: Any = keras.Model(x, LAYERS.LSTM(2, name="lstm")(x), name="words")
+    model.save(file)
+    for written in (False, True):
+        with h5py.File(file, "r+") as opened:
+            config = json.loads(opened.attrs["model_config"])
+            config["config"]["layers"][1]["config"]["time_major"] = written
+            opened.attrs["model_config"] = json.dumps(config)
+            opened.attrs["keras_version"] = "2.15.0"
+        if written:
+            with pytest.raises(ar.UnsupportedError, match=r"layer 'lstm' of Keras 2\.15\.0 has time_major=True"):
+                load(file)
+        else:
+            given = np.ones((4, 3, 2), np.float32)
+            again: Any = load(file)[0]
+            np.testing.assert_array_equal(again(given), model(given))
+
+
+def test_a_keras_file_of_tf_keras_says_what_to_do(tmp_path: Path) -> None:
+    file = saved(tmp_path)
+    changed = config_of(file).replace('"module": "keras.layers"', '"module": "tf_keras.layers"')
+    with pytest.raises(ar.UnsupportedError, match=r"written by tf-keras, .* Load it there, and save it as \.h5"):
+        load(rewritten(file, config=changed.encode()))

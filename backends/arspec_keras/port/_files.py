@@ -1,6 +1,8 @@
 """`load`: a model file of any Keras, with the rules it carries in the meaning of the version that wrote it."""
 
 import json
+import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,8 @@ _LARGEST_JSON = 64 * 1024 * 1024
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MODULES = ("keras", "builtins", "arspec_keras")
 _RUNS_CODE = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+_AS_HDF5 = "Load it there, and save it as .h5."
+_GONE = {"time_major": False}
 _CHANGED = {
     "hard_sigmoid": "clip(0.2·x + 0.5) in Keras 2 and clip(x/6 + 0.5) in Keras 3",
     "time_major": "batch and time the other way round, which Keras 3 does not have",
@@ -55,9 +59,9 @@ def load(path: str | Path, /) -> tuple[keras.Model, Spec]:
     _require_plain(config, str(file))
     if version.startswith("2."):
         _require_unchanged(config, str(file), version)
-    with _damage(file), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*optimizer.*", UserWarning)
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    with _damage(file), _readable(file, config, version) as readable, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Do not pass an `input_shape`", UserWarning)  # what older layers wrote
+        model = keras.saving.load_model(readable, compile=False, safe_mode=True)
     if not isinstance(model, keras.Model):
         raise SpecError(f"{file} holds a {type(model).__name__}; expected a model.")
     attached = vars(model).get(SLOT)
@@ -134,7 +138,10 @@ def _require_plain(config: Any, who: str) -> None:
         name, module = part.get("class_name"), part.get("module")
         if name in _RUNS_CODE or name == "__lambda__":
             raise UnsupportedError(f"{who} holds a {name}, which is code. Write it with Keras' own layers.")
-        if isinstance(module, str) and module.partition(".")[0] not in _MODULES:
+        package = module.partition(".")[0] if isinstance(module, str) else _MODULES[0]
+        if package == "tf_keras":
+            raise UnsupportedError(f"{who} was written by tf-keras, whose .keras files Keras 3 cannot read. {_AS_HDF5}")
+        if package not in _MODULES:
             raise UnsupportedError(f"{who} holds a {module}.{name}, which is not Keras' own and is not imported.")
 
 
@@ -147,6 +154,38 @@ def _require_unchanged(config: Any, who: str, version: str) -> None:
             if changed is not None:
                 layer = part.get("name", "?")
                 raise UnsupportedError(f"{who}: layer {layer!r} of Keras {version} has {key}={value!r}: {changed}.")
+
+
+@contextmanager
+def _readable(file: Path, config: Mapping[str, Any], version: str) -> Iterator[Path]:
+    """Return a file that this Keras reads: a copy without arguments it has no more, if they stood at their default."""
+    gone = any(_GONE.items() & _plain_items(part) for part in _parts(config))
+    if not (gone and version.startswith("2.")) or zipfile.is_zipfile(file):
+        yield file
+        return
+    import h5py
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        shutil.copyfile(file, copy)
+        with h5py.File(copy, "r+") as opened:
+            opened.attrs["model_config"] = json.dumps(_without_gone(config))
+        yield copy
+
+
+def _plain_items(part: Mapping[str, Any]) -> set[tuple[str, Any]]:
+    return {(key, value) for key, value in part.items() if isinstance(value, bool)}
+
+
+def _without_gone(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        gone = _GONE.items() & _plain_items(value)
+        return {
+            key: _without_gone(each)
+            for key, each in value.items()
+            if not (isinstance(each, bool) and (key, each) in gone)
+        }
+    return [_without_gone(each) for each in value] if isinstance(value, list) else value
 
 
 @contextmanager
