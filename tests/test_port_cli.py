@@ -47,6 +47,19 @@ def test_a_certificate_holds_as_text_json_and_page(folder: Path) -> None:
     assert "http" not in page
 
 
+def test_the_code_is_formatted_and_has_no_lint(folder: Path) -> None:
+    command = [sys.executable, "-m", "ruff"]
+    for options in (["check", "--isolated", "--select", "E,F,I,UP,C4,SIM"], ["format", "--isolated", "--check"]):
+        done = subprocess.run(
+            [*command, *options, "--line-length", "100", "small.py"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+
 def test_an_edit_is_noticed_and_its_layer_named(folder: Path) -> None:
     for suffix in (".safetensors", ".map.json", ".spec.json"):
         (folder / f"edited{suffix}").write_bytes((folder / f"small{suffix}").read_bytes())

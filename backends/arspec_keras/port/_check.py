@@ -62,7 +62,9 @@ class KerasSubject(Twin):
 
     def __init__(self, bundle: Bundle, written: Written, model: keras.Model) -> None:
         self._bundle, self._written = bundle, written
-        super().__init__(model, target_spec(bundle, written), perturbed(bundle.weights))
+        moved = written.weights.to_target(perturbed(bundle.weights))
+        loaded = {entry.source: moved[entry.target] for entry in written.weights.entries}
+        super().__init__(model, target_spec(bundle, written), loaded)
 
     def penalties(self, inputs: Sequence[np.ndarray], *, training: bool) -> dict[str, float]:
         """Return every penalty by its key in the source."""

@@ -14,6 +14,7 @@ _BATCH_NORM = '''class BatchNorm{rank}d(nn.BatchNorm{rank}d):
         self, features: int, eps: float, momentum: float, scale: bool = True, shift: bool = True
     ) -> None:
         super().__init__(features, eps, momentum)
+        self.share = momentum
         if not scale:
             self.register_parameter("weight", None)
         if not shift:
@@ -25,17 +26,18 @@ _BATCH_NORM = '''class BatchNorm{rank}d(nn.BatchNorm{rank}d):
             if parameter is not None:
                 nn.init.constant_(parameter, start)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        scale, shift = self.weight, self.bias
         if not self.training:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+            statistics = self.running_mean, self.running_var
+            return F.batch_norm(input, *statistics, scale, shift, eps=self.eps)
         with torch.no_grad():
-            axes = [0, *range(2, x.dim())]
-            variance, mean = torch.var_mean(x, axes, correction=0)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance, self.momentum)
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)'''
+            axes = [0, *range(2, input.dim())]
+            variance, mean = torch.var_mean(input, axes, correction=0)
+            self.running_mean.lerp_(mean, self.share)
+            self.running_var.lerp_(variance, self.share)
+        return F.batch_norm(input, None, None, scale, shift, training=True, eps=self.eps)'''
 
 HELPERS = {
     "pad_same": '''def pad_same(
