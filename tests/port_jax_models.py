@@ -24,6 +24,7 @@ def main(folder: str) -> None:
         "sequence": (_sequence, _SEQUENCE_RULES),
         "small": (_small, _SMALL_RULES),
         "plain": (_plain, _PLAIN_RULES),
+        "recurrent": (_recurrent, _RECURRENT_RULES),
     }
     for name, (make, rules) in made.items():
         write_bundle(export(make(keras), ar.Spec(rules)), Path(folder) / f"{name}.bundle")
@@ -164,6 +165,33 @@ _PLAIN_RULES = [
     ar.Rule(ar.L1(1e-2), layer="relu6", placement="output", mean_over=("batch",)),
     ar.Rule(ar.L2(1e-2), layer="largest", placement="output"),
     ar.Rule(ar.L1(1e-2), layer="hidden", placement="output"),
+]
+
+
+def _recurrent(keras: Any) -> Any:
+    """Return a model with every recurrent layer, masks, states and both directions."""
+    layers = keras.layers
+    words, other = keras.Input((7,), dtype="int32", name="words"), keras.Input((4, 3), name="other")
+    x = layers.Embedding(11, 3, mask_zero=True, name="embedding")(words)
+    x, state, cell = layers.LSTM(
+        5, return_sequences=True, return_state=True, bias_initializer="random_normal", name="lstm"
+    )(x)
+    y = layers.GRU(4, go_backwards=True, bias_initializer="random_normal", return_sequences=True, name="gru")(x)
+    z = layers.Bidirectional(layers.GRU(2, reset_after=False, return_sequences=True), merge_mode="sum", name="two")(x)
+    last = layers.LSTM(5, use_bias=False, activation="relu", recurrent_activation="hard_sigmoid", name="from_state")(
+        other, initial_state=[state, cell]
+    )
+    simple = layers.SimpleRNN(3, name="simple")(y)
+    ends = layers.Bidirectional(layers.SimpleRNN(2, activation="sigmoid"), name="ends")(z)
+    return keras.Model([words, other], layers.Concatenate(name="all")([last, simple, ends]), name="recurrent")
+
+
+_RECURRENT_RULES = [
+    ar.Rule(ar.L2(1e-2), layer="lstm", placement="kernel"),
+    ar.Rule(ar.L1(1e-2), layer="gru", placement="output"),
+    ar.Rule(ar.L2(1e-2), layer="lstm", placement="recurrent_kernel"),
+    ar.Rule(ar.L1(1e-2), layer="two/backward", placement="kernel"),
+    ar.Rule(ar.L2(1e-2), layer="ends", placement="output", mean_over=("batch",)),
 ]
 
 if __name__ == "__main__":

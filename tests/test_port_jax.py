@@ -19,7 +19,7 @@ from arspec.port._target import trained_weights
 from arspec_jax.port import _subject, check_equinox, check_nnx, load_equinox, load_nnx, write_equinox, write_nnx
 from arspec_jax.port._functions import HELPERS
 
-NAMES = ("image", "sequence", "small", "plain")
+NAMES = ("image", "sequence", "small", "plain", "recurrent")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def require_all(bundle: Bundle, certificate: Certificate, tolerance: float = 1e-
     assert max(worst for _, worst, _ in levels.values()) < tolerance
 
 
-@pytest.mark.parametrize("name", ["image", "sequence"])
+@pytest.mark.parametrize("name", ["image", "sequence", "recurrent"])
 def test_nnx_has_the_numbers_of_keras(bundles: Mapping[str, Bundle], name: str, tmp_path: Path) -> None:
     bundle = bundles[name]
     written = write_nnx(bundle)

@@ -1,6 +1,5 @@
 """Measuring an Equinox target."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from arspec import Spec, SpecError
-from arspec.port import Bundle, Certificate, Written, certify, plant
-from arspec.port._environment import environment
+from arspec.port import Bundle, Certificate, Written
 from arspec.port._files import attribute_of
-from arspec.port._target import require_names, require_tensors, trained_weights
+from arspec.port._target import require_names, trained_weights
 from arspec_jax._attach import attach
 from arspec_jax._parts import entry_name
 from arspec_jax.port._equinox import write_equinox
-from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
+from arspec_jax.port._subject import JaxSubject, Library, Pass, Tensors, compiled
 
 
 def check_equinox(
@@ -44,12 +42,7 @@ def check_equinox(
     ------
     SpecError: the model has other arrays than the map says.
     """
-    held = {name: np.asarray(array) for name, array in arrays_of(model).items()}
-    require_tensors(held, written)
-    where = environment("equinox", "jax", "jaxlib", "equinox", dtype="float64")
-    subject = EquinoxSubject(bundle, written, model)
-    found = plant(bundle, _faulty, subject, progress=progress) if faults else {}
-    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
+    return _LIBRARY.certificate(bundle, written, model, faults, progress)
 
 
 def load_equinox(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray], /) -> eqx.Module:
@@ -66,19 +59,6 @@ def load_equinox(file: str | Path, class_name: str, weights: Mapping[str, np.nda
         raise SpecError(f"{file}: {class_name}(jax.random.key(0)) cannot be made: {error}.") from None
     require_names(weights, {name: tuple(leaf.shape) for name, leaf in arrays_of(model).items()}, str(file))
     return filled(model, {name: jnp.asarray(array) for name, array in weights.items()})
-
-
-def build_equinox(bundle: Bundle, written: Written) -> eqx.Module:
-    """Return a module of the source code that was written, with the weights of the bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "written.py"
-        file.write_text(written.text, encoding="utf-8")
-        return load_equinox(file, written.class_name, written.weights.to_target(bundle.weights))
-
-
-def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "EquinoxSubject":
-    written = edit(write_equinox(bundle))
-    return EquinoxSubject(bundle, written, build_equinox(bundle, written))
 
 
 class EquinoxSubject(JaxSubject):
@@ -135,3 +115,6 @@ def _is_dropout(node: Any) -> bool:
 
 def _without_dropout(node: Any) -> Any:
     return eqx.nn.Dropout(0.0) if _is_dropout(node) else node
+
+
+_LIBRARY = Library("equinox", ("jax", "jaxlib", "equinox"), write_equinox, load_equinox, arrays_of, EquinoxSubject)

@@ -1,6 +1,5 @@
 """Measuring a Flax NNX target."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 from flax import nnx
 
 from arspec import Spec, SpecError
-from arspec.port import Bundle, Certificate, Written, certify, plant
-from arspec.port._environment import environment
+from arspec.port import Bundle, Certificate, Written
 from arspec.port._files import attribute_of
-from arspec.port._target import require_names, require_tensors
+from arspec.port._target import require_names
 from arspec_jax._attach import attach
 from arspec_jax.port._nnx import write_nnx
-from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
+from arspec_jax.port._subject import JaxSubject, Library, Pass, Tensors, compiled
 
 
 def check_nnx(
@@ -43,12 +41,7 @@ def check_nnx(
     ------
     SpecError: the model has other tensors than the map says.
     """
-    held = {name: np.asarray(variable.get_value()) for name, variable in variables_of(model).items()}
-    require_tensors(held, written)
-    where = environment("nnx", "jax", "jaxlib", "flax", dtype="float64")
-    subject = NnxSubject(bundle, written, model)
-    found = plant(bundle, _faulty, subject, progress=progress) if faults else {}
-    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
+    return _LIBRARY.certificate(bundle, written, model, faults, progress)
 
 
 def load_nnx(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray], /) -> nnx.Module:
@@ -70,19 +63,6 @@ def load_nnx(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray
     nnx.update(model, nnx.from_flat_state([(paths[name], variable) for name, variable in filled.items()]))
     nnx.reseed(model, default=0)
     return model
-
-
-def build_nnx(bundle: Bundle, written: Written) -> nnx.Module:
-    """Return a module of the source code that was written, with the weights of the bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "written.py"
-        file.write_text(written.text, encoding="utf-8")
-        return load_nnx(file, written.class_name, written.weights.to_target(bundle.weights))
-
-
-def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "NnxSubject":
-    written = edit(write_nnx(bundle))
-    return NnxSubject(bundle, written, build_nnx(bundle, written))
 
 
 class NnxSubject(JaxSubject):
@@ -145,3 +125,13 @@ def variables_of(model: nnx.Module) -> Mapping[str, Any]:
 
 def name_of(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))
+
+
+_LIBRARY = Library(
+    "nnx",
+    ("jax", "jaxlib", "flax"),
+    write_nnx,
+    load_nnx,
+    lambda model: {name: v.get_value() for name, v in variables_of(model).items()},
+    NnxSubject,
+)

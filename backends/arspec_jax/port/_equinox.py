@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from arspec.port import Bundle, ModuleWriter, Written
+from arspec.port import Bundle, Written
 from arspec.port._graph import Node, Shape
 from arspec.port._kinds import Function
 from arspec.port._mapping import Step
 from arspec.port._source import FIRST, LAST, Place, Scope, Value, formatted, require_kind
 from arspec_jax.port._equinox_helpers import HELPERS
 from arspec_jax.port._functions import called
-from arspec_jax.port._nnx import returning
+from arspec_jax.port._writer import JaxWriter, returning
 
 
 def write_equinox(bundle: Bundle, /) -> Written:
@@ -31,7 +31,7 @@ def write_equinox(bundle: Bundle, /) -> Written:
     return EquinoxWriter(bundle).write()
 
 
-class EquinoxWriter(ModuleWriter):
+class EquinoxWriter(JaxWriter):
     """A `ModuleWriter` for Equinox."""
 
     framework = "equinox"
@@ -114,16 +114,6 @@ class EquinoxWriter(ModuleWriter):
             value = self.convert(value, LAST)
         self.place(path, "output", target, "output", value.layout)
         return Value(called(function, value.text, self.helper, "jax.nn"), value.shape, value.layout)
-
-    def extra(self, node: Node, suffix: str) -> str:
-        """Return the attribute for a second module of a layer."""
-        names, key = self.scope.names, f"{node.name}:{suffix}"
-        if key not in names:
-            text = f"{self.name_layer(node)}_{suffix}"
-            while text in names.values():
-                text += "_"
-            names[key] = text
-        return names[key]
 
     def key(self) -> str:
         """Return the argument for the key of a layer that draws numbers when it runs."""

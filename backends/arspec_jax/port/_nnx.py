@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from arspec.port import Bundle, ModuleWriter, Written
+from arspec.port import Bundle, Written
 from arspec.port._graph import Node, Shape
 from arspec.port._kinds import Function
 from arspec.port._mapping import Step
 from arspec.port._source import Place, Scope, Value, formatted, require_kind
 from arspec_jax.port._functions import called
 from arspec_jax.port._nnx_helpers import HELPERS
+from arspec_jax.port._writer import JaxWriter, returning
 
 
 def write_nnx(bundle: Bundle, /) -> Written:
@@ -28,7 +29,7 @@ def write_nnx(bundle: Bundle, /) -> Written:
     return NnxWriter(bundle).write()
 
 
-class NnxWriter(ModuleWriter):
+class NnxWriter(JaxWriter):
     """A `ModuleWriter` for Flax NNX."""
 
     framework = "nnx"
@@ -40,7 +41,7 @@ class NnxWriter(ModuleWriter):
 
     def reserved(self) -> set[str]:
         """Return the names the file imports, and those of its helpers."""
-        return {"jax", "jnp", "nnx", "Path", "load", "load_file", "rngs", *HELPERS}
+        return {"jax", "jnp", "nnx", "Path", "Callable", "load", "load_file", "rngs", *HELPERS}
 
     def attributes(self) -> set[str]:
         """Return the names that nnx.Module has."""
@@ -105,16 +106,6 @@ class NnxWriter(ModuleWriter):
         self.traced[path] = Place(self.path_of(attribute))
         return Value(f"self.{attribute}({text})", value.shape)
 
-    def extra(self, node: Node, suffix: str) -> str:
-        """Return the attribute for a second module of a layer."""
-        names, key = self.scope.names, f"{node.name}:{suffix}"
-        if key not in names:
-            text = f"{self.name_layer(node)}_{suffix}"
-            while text in names.values():
-                text += "_"
-            names[key] = text
-        return names[key]
-
     def parameter(self, node: Node, path: str, role: str, name: str, shape: tuple[int, ...], *steps: Step) -> None:
         """Say where a weight goes; one that is frozen is no nnx.Param."""
         if node.call:
@@ -158,7 +149,8 @@ class NnxWriter(ModuleWriter):
         if self.is_random:
             load = load.replace(") -> ", ", seed: int = 0) -> ").replace(_FILL, f"{_FILL}\n{_SEED}")
         body = "\n\n\n".join([*helpers, *classes, load])
-        imports = ["from pathlib import Path", "", "import jax", "import jax.numpy as jnp"]
+        imports = ["from collections.abc import Callable"] if "Callable[" in body else []
+        imports += ["from pathlib import Path", "", "import jax", "import jax.numpy as jnp"]
         imports += ["from flax import nnx", "from safetensors.numpy import load_file"]
         head = f'"""{self.bundle.graph.name}: a Flax NNX module, ported layer by layer with their names."""'
         return formatted("\n".join([head, "", *imports, "", "", body, ""]))
@@ -188,11 +180,3 @@ def shapes_text(values: Sequence[Value]) -> str:
         return f"({', '.join(['batch', *('?' if size is None else str(size) for size in shape)])})"
 
     return ", ".join(text(value.shape) for value in values)
-
-
-def returning(lines: list[str], results: str) -> list[str]:
-    """End a function with its results; an assignment to them just before becomes the return."""
-    name, equals, text = lines[-1].strip().partition(" = ")
-    if equals and name == results:
-        return [*lines[:-1], f"        return {text}"]
-    return [*lines, f"        return {results}"]

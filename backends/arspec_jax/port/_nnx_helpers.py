@@ -1,6 +1,7 @@
 """Classes that a written NNX file may bring along, where flax.nnx has no exact counterpart."""
 
 from arspec_jax.port._functions import HELPERS as _FUNCTIONS
+from arspec_jax.port._recurrent import HELPERS as _RECURRENT
 
 HELPERS = {
     "Frozen": '''class Frozen(nnx.Variable):
@@ -8,6 +9,7 @@ HELPERS = {
     "Constant": '''class Constant(nnx.Variable):
     """Numbers that were measured once."""''',
     **_FUNCTIONS,
+    **_RECURRENT,
     "attention": '''def attention(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, **_: object
 ) -> jax.Array:

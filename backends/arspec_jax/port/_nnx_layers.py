@@ -9,6 +9,7 @@ from arspec.port._kinds import Kind
 from arspec.port._source import Place, Value
 from arspec_jax.port._functions import called
 from arspec_jax.port._nnx import NnxWriter
+from arspec_jax.port._recurrent import recurrent
 
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
@@ -398,4 +399,5 @@ EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.Dropout: _dropout,
     kinds.Identity: _identity,
     kinds.MultiHeadAttention: _attention,
+    **dict.fromkeys((kinds.SimpleRNN, kinds.LSTM, kinds.GRU, kinds.Bidirectional), recurrent),
 }
