@@ -20,6 +20,7 @@ PACKAGE_PAGES = {
     "api-arspec.md": ("arspec", "arspec"),
     "api-layers.md": ("arspec.layers", "arspec/layers"),
     "api-dialects.md": ("arspec.dialects", "arspec/dialects"),
+    "api-port.md": ("arspec.port", "arspec/port"),
     "api-torch.md": ("arspec_torch", "backends/arspec_torch"),
     "api-keras.md": ("arspec_keras", "backends/arspec_keras"),
     "api-jax.md": ("arspec_jax", "backends/arspec_jax"),
@@ -28,6 +29,9 @@ PACKAGE_PAGES = {
 }
 LIGHTNING = ("arspec_torch.lightning.PenaltyLogger", "arspec_torch.lightning.StatisticsLogger")
 
+# The readers and writers of each framework stand on the page of the bundle that they share.
+PORTS = {"arspec_torch.port": "backends/arspec_torch/port", "arspec_keras.port": "backends/arspec_keras/port"}
+
 # What is public in a module of its own, because it needs more than its package does.
 MODULES = {"arspec_conformance": ("arspec_conformance.kit.conformance",), "arspec_torch": LIGHTNING}
 
@@ -35,6 +39,8 @@ MODULES = {"arspec_conformance": ("arspec_conformance.kit.conformance",), "arspe
 def pages() -> dict[str, str]:
     """Return every generated page by its name."""
     found = {name: package_page(package, ROOT / folder) for name, (package, folder) in PACKAGE_PAGES.items()}
+    for package, folder in PORTS.items():
+        found["api-port.md"] += "\n" + package_page(package, ROOT / folder).replace("# ", "## ", 1)
     return found | {
         "penalties.md": penalties_page(),
         "placements.md": placements_page(),

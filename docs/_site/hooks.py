@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Pages that are files elsewhere in the repository.
 ELSEWHERE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # Pages that the menu names before they are written.
-LATER = ("porting.md", "studies.md")
+LATER = ("studies.md",)
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 
 
