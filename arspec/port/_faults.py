@@ -199,9 +199,10 @@ def _in_the_rules(bundle: Bundle) -> Iterator[Fault]:
             name = "activity summed over the batch"
             yield Fault(name, site.layer, _with_rule(bundle, site.rule, mean_over=()))
             break
+    nodes = dict(bundle.graph.walk())
     for site in bundle.sites:
-        node = next(node for path, node in bundle.graph.walk() if path == site.layer)
-        function = getattr(node.layer, "activation", None)
+        kind = nodes[site.layer].layer if site.layer in nodes else None  # a direction of a Bidirectional is no node
+        function = None if isinstance(kind, kinds.Recurrent) else getattr(kind, "activation", None)
         if site.placement == "output" and isinstance(function, kinds.Function) and function.name != "linear":
             sites = tuple(replace(s, placement="pre_activation") if s is site else s for s in bundle.sites)
             yield Fault("activity before the activation function", site.layer, replace(bundle, sites=sites))

@@ -173,8 +173,28 @@ def test_d2_a_bias_that_trains_twice_is_noticed_by_the_step_alone() -> None:
     careless = replace(written, text=written.text.replace(".requires_grad_(False)", ""))
     assert careless.text != written.text
     found = check(bundle, careless, build(bundle, careless), faults=False)
-    assert check(bundle, written, build(bundle, written), faults=False).holds
+    right = check(bundle, written, build(bundle, written))
+    assert right.holds
+    assert "first at 'lstm'" in right.faults["gates c and o swapped (lstm)"]
     assert {level: holds for level, (_, _, holds) in found.levels().items() if not holds} == {"L4": False}
+
+
+def test_faults_are_planted_beside_rules_at_states_and_last_outputs() -> None:
+    x = keras.Input((3, 2), name="x")
+    both = LAYERS.Bidirectional(LAYERS.GRU(2), name="both")
+    model = keras.Model(x, both(LAYERS.SimpleRNN(3, return_sequences=True, name="rnn")(x)), name="two")
+    bundle = export(model, spec_of(("both/backward", "hidden_state"), ("rnn", "output")))
+    written = write(bundle)
+    found = check(bundle, written, build(bundle, written))
+    assert found.holds, found.explain()
+    assert "coefficient twice as large (both/backward)" in found.faults
+
+
+def test_what_rules_at_padded_steps_need_is_said() -> None:
+    ids, words = masked_words()
+    written = write(export(keras.Model(ids, LAYERS.LSTM(2, name="lstm")(words)), spec_of(("lstm", "hidden_state"))))
+    assert "Rules at lstm leave padded steps out where" in written.notes[0]
+    assert "ids_mask" in written.notes[0]
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

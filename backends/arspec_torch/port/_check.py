@@ -22,6 +22,7 @@ from arspec.port._kinds import LSTM, SimpleRNN
 from arspec.port._probe import padding_mask, perturbed
 from arspec.port._source import FIRST
 from arspec_torch._attach import attach
+from arspec_torch.port._recurrent import FINAL
 from arspec_torch.port._write import write
 
 Arrays = dict[str, np.ndarray]
@@ -124,7 +125,7 @@ class TorchSubject:
         modules, seen, handles = dict(self.module.named_modules()), {}, []
         for path, place in self._written.traced.items():
             if place.path in modules:
-                hook = _recorder(seen, path)
+                hook = _recorder(seen, path, place.layout)
                 handles.append(modules[place.path].register_forward_hook(hook))
         with torch.no_grad(), self._mode(False):
             self._run(inputs)
@@ -288,8 +289,11 @@ def _copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module)
 
 
-def _recorder(seen: dict[str, Tensor], path: str) -> Callable[..., None]:
+def _recorder(seen: dict[str, Tensor], path: str, layout: str) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if layout == FINAL:  # of a recurrent module: the states in which its walks end, side by side
+            states = output[1][0] if isinstance(output[1], tuple) else output[1]
+            output = torch.cat(tuple(states), -1)
         seen.setdefault(path, (output[0] if isinstance(output, tuple) else output).clone())
 
     return hook

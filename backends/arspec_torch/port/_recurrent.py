@@ -23,6 +23,7 @@ _STATES: dict[type[Kind], tuple[str, ...]] = {
     kinds.GRU: ("hidden_state", "reset_gate", "update_gate", "cell_gate"),
 }
 _ORDER = ("order", (1, 0, 2))  # update, reset, new -> reset, update, new
+FINAL = "final"  # layout of a trace: the last states of a recurrent module, not its sequence
 _SUFFIXES = {"": "", "forward": "", "backward": "_reverse"}
 
 
@@ -168,6 +169,8 @@ def _ends(layer: _Layer) -> None:
         w.place(layer.path, "output", target, "output")
     if same and not cell.masked:
         w.traced[layer.path] = Place(target)
+    elif layer.merge == "concat" and not cell.return_sequences and not cell.return_state:
+        w.traced[layer.path] = Place(target, FINAL)
 
 
 def _results(layer: _Layer, x: Value, given: list[Value]) -> tuple[Value, ...]:
@@ -230,7 +233,13 @@ _MERGES: dict[str, Callable[[str, str], str]] = {
 
 
 def padding_mask(w: Any, kind: kinds.PaddingMask, node: Node, path: str, arguments: list[Value]) -> Value:
-    """Write a mask: true where a step is not padding."""
+    """Write a mask, true where a step is not padding; rules about padded sequences need it too."""
+    layers = sorted({site.layer for site in w.bundle.sites if site.mask == path})
+    if layers:
+        w.notes.append(
+            f"Rules at {', '.join(layers)} leave padded steps out where the forward pass stands in "
+            f"`with penalties.masks({{layer: mask}})`; the mask is {path} of the forward pass."
+        )
     text = f"{arguments[0].text} != {int(kind.value) if kind.value.is_integer() else kind.value!r}"
     return Value(f"({text}).any(-1)" if kind.feature else text, node.shapes[0])
 
