@@ -78,7 +78,7 @@ def _over_coefficient(axes: Axes, study: Study, found: Sequence[Group], metric: 
         if study.is_plain(variant):
             style = ("--", ":", "-.")[sum(map(study.is_plain, study.variants[:index])) % 3]
             axes.axhspan(mean[0] - deviation[0], mean[0] + deviation[0], color=INK, alpha=0.07, linewidth=0)
-            axes.axhline(mean[0], color=INK, linestyle=style, linewidth=0.9, label=variant.title)
+            axes.axhline(mean[0], color=INK, linestyle=style, linewidth=0.9, alpha=0.7, label=variant.title)
             continue
         x = [group.coefficient for group in line]
         colour = PALETTE[(index - 1) % len(PALETTE)]

@@ -110,7 +110,10 @@ def sentence(study: Study, effect: Effect) -> str:
         low, high = (signed(metric, end) for end in paired.interval)
         text += f"; 95 % interval of the mean {low} to {high}"
     text += f"); {paired.higher} up, {paired.equal} equal, {paired.lower} down. "
-    text += "The change is clear." if paired.is_clear else "That cannot be told from chance."
+    if paired.interval is None:
+        text += "So few cannot tell it from chance."
+    else:
+        text += "The change is clear." if paired.is_clear else "That cannot be told from chance."
     if effect.published is not None and effect.beyond is not None:
         text += f" Published: {signed(metric, effect.published)}; {effect.beyond} of {count} {study.seed}s reach that."
     return text
