@@ -245,7 +245,8 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
     "reflection": (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (2, 3, 5, 7), "padding_mode='reflect'"),
     "no statistics": (nn.BatchNorm1d(3, track_running_stats=False), (2, 3), "without running statistics"),
     "eps by dtype": (nn.RMSNorm(3), (2, 3), "RMSNorm without eps"),
-    "recurrent": (nn.LSTM(3, 4), (2, 5, 3), "the module LSTM"),
+    "recurrent": (nn.LSTM(3, 4), (2, 5, 3), "without batch_first"),
+    "unknown": (nn.RReLU(), (2, 3), "the module RReLU"),
     "attention dropout": (nn.TransformerEncoderLayer(4, 2, 3, batch_first=True), (2, 5, 4), "or dropout"),
 }
 
@@ -326,3 +327,63 @@ def test_an_encoder_of_transformers_says_why_it_cannot_be_read() -> None:
     )
     with pytest.raises(ar.UnsupportedError, match=r"torch\.fx cannot trace the forward of BertModel.*Export the parts"):
         export(transformers.BertModel(config), torch.zeros(2, 7, dtype=torch.int64))
+
+
+class Recurrent(nn.Module):
+    """A GRU over embedded tokens; its sequence, its last state, or one step of it is read on."""
+
+    def __init__(self, rnn: Any, take: Any, features: int = 5) -> None:
+        super().__init__()
+        self.rnn, self.take = rnn, take
+        self.head = nn.Linear(features, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.take(self.rnn(x)))
+
+
+RECURRENT: dict[str, tuple[Any, Any, int]] = {
+    "sequence": (lambda: nn.GRU(3, 5, batch_first=True), lambda found: found[0], 5),
+    "last state": (lambda: nn.GRU(3, 5, batch_first=True), lambda found: found[1][-1], 5),
+    "last step": (lambda: nn.GRU(3, 5, batch_first=True), lambda found: found[0][:, -1], 5),
+    "both ways": (lambda: nn.GRU(3, 5, batch_first=True, bidirectional=True), lambda found: found[0], 10),
+    "cell state": (
+        lambda: nn.LSTM(3, 5, bias=False, batch_first=True),
+        lambda found: torch.cat([found[0][:, 0], found[1][0][0], found[1][1][-1]], 1),
+        15,
+    ),
+    "relu": (lambda: nn.RNN(3, 5, bias=False, batch_first=True, nonlinearity="relu"), lambda found: found[0], 5),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layer_comes_back(name: str) -> None:
+    make, take, features = RECURRENT[name]
+    torch.manual_seed(2)
+    layer = "rnn/backward" if name == "both ways" else "rnn"
+    spec = ar.Spec(
+        [
+            ar.Rule(ar.L2(1e-2), layer=layer, placement="recurrent_kernel"),
+            ar.Rule(ar.L1(1e-2), layer=layer, placement="hidden_state"),
+        ]
+    )
+    bundle, written, _ = round_trip(Recurrent(make(), take, features), torch.randn(2, 7, 3), spec=spec)
+    if name != "cell state":
+        again = export(build(bundle, written), torch.randn(2, 7, 3))
+        assert {key: held.tobytes() for key, held in again.weights.items()} == {
+            key: held.tobytes() for key, held in bundle.weights.items()
+        }
+
+
+def test_c14_a_second_bias_that_trains_is_refused() -> None:
+    model = Recurrent(nn.LSTM(3, 5, batch_first=True), lambda found: found[0])
+    with pytest.raises(
+        ar.UnsupportedError, match=r"bias_hh_l0, a second bias that trains or is not zero, .*twice as far"
+    ):
+        export(model, torch.randn(2, 7, 3))
+    with torch.no_grad():
+        model.rnn.bias_ih_l0 += model.rnn.bias_hh_l0
+        model.rnn.bias_hh_l0.zero_().requires_grad_(False)
+    bundle = export(model, torch.randn(2, 7, 3))
+    assert bundle.weights["rnn/bias"].shape == (20,)
+    written = write(bundle)
+    assert check(bundle, written, build(bundle, written), faults=False).holds

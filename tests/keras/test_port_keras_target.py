@@ -128,6 +128,32 @@ def test_what_keras_cannot_say_is_refused_by_name() -> None:
 
 
 @on_tensorflow
+def test_recurrent_layers_there_and_back() -> None:
+    keras.utils.set_random_seed(5)
+    x = words = keras.Input((7, 3), name="words")
+    x = L.Bidirectional(L.GRU(4, return_sequences=True), name="both")(x)
+    x, h, c = L.LSTM(5, return_sequences=True, return_state=True, name="lstm")(x)
+    x = L.Concatenate(name="last")([L.SimpleRNN(2, name="rnn")(x), h, c])
+    model = keras.Model(words, L.Dense(2, name="out")(x), name="sequences")
+    spec = ar.Spec(
+        [
+            ar.Rule(ar.L2(1e-2), layer="both/backward", placement="recurrent_kernel"),
+            ar.Rule(ar.L1(1e-2), layer="lstm", placement="cell_state"),
+            ar.Rule(ar.L1(1e-2), layer="rnn", placement="hidden_state"),
+        ]
+    )
+    bundle = export(model, spec)
+    certified(bundle)
+    there = build_torch(bundle, arspec_torch.port.write(bundle))
+    back = arspec_torch.port.export(there, torch.zeros(1, 7, 3), SPEC_BACK)
+    certified(back)
+    assert flat(back) == flat(bundle)
+
+
+SPEC_BACK = ar.Spec([ar.Rule(ar.L1(1e-2), layer="both/forward", placement="hidden_state")])
+
+
+@on_tensorflow
 def test_keras_to_torch_to_keras() -> None:
     keras.utils.set_random_seed(5)
     model = keras.Sequential(

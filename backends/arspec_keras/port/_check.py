@@ -62,6 +62,7 @@ class KerasSubject(Twin):
 
     def __init__(self, bundle: Bundle, written: Written, model: keras.Model) -> None:
         self._bundle, self._written = bundle, written
+        self._names = [name for name, _ in named_weights(model)]
         moved = written.weights.to_target(perturbed(bundle.weights))
         loaded = {entry.source: moved[entry.target] for entry in written.weights.entries}
         super().__init__(model, target_spec(bundle, written), loaded)
@@ -72,7 +73,8 @@ class KerasSubject(Twin):
         return {site.key: loss for site, loss in zip(self._bundle.sites, found.values(), strict=True)}
 
     def _read(self, model: keras.Model) -> Reading:
-        variables = dict(named_weights(model))
+        # A copy has its weights in the order of the original, but calls the directions of a layer otherwise.
+        variables = dict(zip(self._names, (variable for _, variable in named_weights(model)), strict=True))
         held = {entry.source: variables[entry.target] for entry in self._written.weights.entries}
         return Reading(self._bundle.graph, held)
 

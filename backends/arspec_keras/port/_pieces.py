@@ -27,7 +27,7 @@ def unless(value: Any, default: Any) -> Any:
     return None if value == default else value
 
 
-def _by_name(function: Function) -> str | None:
+def named(function: Function) -> str | None:
     """Return the name that Keras has for an activation function, None where it has none."""
     if function.name == "gelu_tanh" or function.parameter != _DEFAULTS.get(function.name):
         return None
@@ -43,9 +43,9 @@ def affine(w: KerasWriter, kind: Any, node: Node, path: str, head: str, x: Value
     """Write a layer with an activation function, which gets a layer of its own where Keras has no name for it."""
     weights = {role: role for role in roles if role != "bias" or kind.use_bias}
     head += options(use_bias=unless(kind.use_bias, True))
-    named = _by_name(kind.activation)
-    if named is not None:
-        value = layer(w, node, path, head + options(activation=unless(named, "linear")), x, weights)
+    name = named(kind.activation)
+    if name is not None:
+        value = layer(w, node, path, head + options(activation=unless(name, "linear")), x, weights)
         w.place(path, "pre_activation", w.layers[path].path, "pre_activation")
         return value
     value = layer(w, node, path, head, x, weights)
@@ -63,9 +63,9 @@ def function_head(w: KerasWriter, function: Function, path: str) -> str:
     if function.name == "gelu_tanh":
         w.helper("GeluTanh")
         return "GeluTanh("
-    named = _by_name(function)
-    if named is not None:
-        return f"layers.Activation({named!r}, "
+    name = named(function)
+    if name is not None:
+        return f"layers.Activation({name!r}, "
     if function.name not in _LAYERS:
         raise w.refuse(path, f"{function.name} with parameter {function.parameter}", "Use its default.")
     return f"layers.{_LAYERS[function.name].format(function.parameter)}, "

@@ -25,9 +25,9 @@ def write(bundle: Bundle, /) -> Written:
     ------
     UnsupportedError: a layer or the place of a rule has no exact counterpart; it is named.
     """
-    from arspec_keras.port._emit import EMITTERS
+    from arspec_keras.port import _emit, _emit_recurrent
 
-    return KerasWriter(bundle, EMITTERS).write()
+    return KerasWriter(bundle, {**_emit.EMITTERS, **_emit_recurrent.EMITTERS}).write()
 
 
 class KerasWriter(ModuleWriter):

@@ -47,6 +47,7 @@ class Weight:
     shape: tuple[int, ...]
     steps: tuple[Step, ...] = ()
     put: Block = ()
+    take: Block = ()
 
 
 def order(rank: int, *, batch: int = 0, feature: int = -1) -> Axes:
@@ -99,6 +100,7 @@ class Builder:
         axes: Axes,
         weights: Sequence[Weight] = (),
         module: str = "",
+        more: Sequence[tuple[int, ...]] = (),
     ) -> Seen:
         """Add a node.
 
@@ -107,16 +109,19 @@ class Builder:
         inputs : each a `Seen` or a number.
         sizes, axes : of the result.
         module : dotted path of the module that gives just this, where there is one.
+        more : sizes of the results behind the first.
         """
         call = self.taken[name]
         self.taken[name] += 1
         references: tuple[Reference, ...] = tuple(x.reference if isinstance(x, Seen) else float(x) for x in inputs)
         frozen = tuple(w.role for w in weights if w.role in kind.roles() and self._is_frozen(kind, w))
-        node = Node(name, kind, references, (sizes,), call, frozen)
+        node = Node(name, kind, references, (sizes, *more), call, frozen)
         self.nodes.append(node)
         if call == 0:
             for weight in weights:
-                self.entries.append(Entry(f"{name}/{weight.role}", weight.tensor, weight.steps, (), weight.put))
+                self.entries.append(
+                    Entry(f"{name}/{weight.role}", weight.tensor, weight.steps, weight.take, weight.put)
+                )
                 self.shapes[f"{name}/{weight.role}"] = weight.shape
             if module:
                 self.modules[name] = module

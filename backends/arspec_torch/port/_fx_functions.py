@@ -14,6 +14,7 @@ from arspec_torch.port import _fx_elementwise as elementwise
 from arspec_torch.port._builder import Builder, Seen, first
 from arspec_torch.port._fx_call import reshaped
 from arspec_torch.port._fx_elementwise import Use
+from arspec_torch.port._fx_recurrent import States
 from arspec_torch.port._fx_spatial import upsampling, zero_padding
 from arspec_torch.port._fx_windows import adaptive_pooling, average_pooling, max_pooling
 
@@ -123,10 +124,41 @@ def _layer_norm_function(use: Use) -> Seen:
 
 def _item(use: Use) -> Seen:
     """Take one result of a module that gives several, or one step of a sequence."""
-    given, index = use.node.args
-    if isinstance(given, fx.Node) and given.op == "call_module" and index == 0:
-        return use.tensor
-    raise refuse(use.name, f"x[{index!r}]", "Only the first result of an attention can be taken out.")
+    node, index = use.node.args
+    given = use.builder.values[node] if isinstance(node, fx.Node) else None
+    if isinstance(given, tuple) and isinstance(index, int):
+        return given[index]
+    if isinstance(given, States) and isinstance(index, int):
+        return given.directions[index]
+    if isinstance(given, Seen) and isinstance(node, fx.Node) and node.op == "call_module" and index == 0:
+        return given
+    if isinstance(given, Seen) and isinstance(index, tuple) and all(isinstance(each, slice) for each in index):
+        return _cut(use, given, use.builder.trace.static(index))
+    if isinstance(given, Seen) and given.axes == (0, 1, 2) and isinstance(index, tuple) and len(index) == 2:
+        return _step(use, given, *index)
+    raise refuse(use.name, f"x[{index!r}]", "A step can be taken out of (batch, time, feature), as in x[:, -1].")
+
+
+def _cut(use: Use, x: Seen, cuts: tuple[slice, ...]) -> Seen:
+    """Add a cut of spatial axes, as in x[:, :, 1:-1]."""
+    kept = {axis: cut for axis, cut in zip(x.axes, cuts, strict=False) if cut != slice(None)}
+    if any(cut.step not in (None, 1) for cut in kept.values()) or not set(kept) <= set(range(1, x.rank - 1)):
+        raise refuse(use.name, f"x[{cuts}]", "Cut spatial axes without a step, channels and batch not at all.")
+    spatial = [(axis, x.sizes[axis - 1]) for axis in range(1, x.rank - 1)]
+    ranges = [range(size)[kept.get(axis, slice(None))] for axis, size in spatial]
+    cropping = tuple((r.start, size - r.stop) for r, (_, size) in zip(ranges, spatial, strict=True))
+    sizes = (*(len(r) for r in ranges), x.sizes[-1])
+    return use.builder.emit(use.name, kinds.Cropping(cropping), [x], sizes, x.axes)
+
+
+def _step(use: Use, x: Seen, batch: Any, index: Any) -> Seen:
+    """Add what cuts one step out of a sequence."""
+    if batch != slice(None) or not isinstance(index, int) or not -x.sizes[0] <= index < x.sizes[0]:
+        raise refuse(use.name, f"x[{batch!r}, {index!r}]", "Take one step, as in x[:, -1].")
+    before, features = index % x.sizes[0], x.sizes[1]
+    kind = kinds.Cropping(((before, x.sizes[0] - 1 - before),))
+    cut = use.builder.emit(use.builder.fresh(f"{use.name}_step"), kind, [x], (1, features), x.axes)
+    return use.builder.emit(use.name, kinds.Flatten(), [cut], (features,), (0, 1))
 
 
 _SHAPES = ("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze")

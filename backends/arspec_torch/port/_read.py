@@ -19,7 +19,7 @@ from arspec.port._probe import make_probe, measure, summary
 from arspec.port._source import FIRST, LAST, Place
 from arspec_torch._attach import attach, inside
 from arspec_torch._extract import extract
-from arspec_torch.port import _fx_attention, _fx_modules, _fx_own, _fx_spatial
+from arspec_torch.port import _fx_attention, _fx_modules, _fx_own, _fx_recurrent, _fx_spatial
 from arspec_torch.port._builder import Builder, Seen, first, last
 from arspec_torch.port._check import TorchSubject
 from arspec_torch.port._fx import Trace, trace
@@ -27,7 +27,7 @@ from arspec_torch.port._fx_call import Call
 from arspec_torch.port._fx_functions import read_function
 from arspec_torch.port._own import helper_of
 
-READERS = {**_fx_modules.READERS, **_fx_spatial.READERS, **_fx_attention.READERS}
+READERS = {**_fx_modules.READERS, **_fx_spatial.READERS, **_fx_attention.READERS, **_fx_recurrent.READERS}
 
 
 def export(
@@ -137,7 +137,9 @@ class Reading:
         """Return the layout of the tensor of a site."""
         if site.placement not in ACTIVATIONS:
             return LAST
-        node = next(node for node in self.graph.nodes if node.name == site.layer)
+        node = next((node for node in self.graph.nodes if node.name == site.layer), None)
+        if node is None:  # one direction of a recurrent layer
+            return LAST
         reference = node.inputs[0] if site.placement == "input" else node.id
         # Of axes in another order, such as time first, `attach` knows the names itself or asks for them.
         return _layout(self.axes[str(reference)]) or LAST
@@ -163,7 +165,7 @@ def read_module(model: nn.Module, examples: Sequence[Tensor]) -> Reading:
             inputs.append(one)
         elif node.op == "output":
             outputs = _outputs(builder, node)
-        elif traced.is_tensor(node):
+        elif traced.is_tensor(node) and node.users:
             builder.values[node] = _tensor(builder, node)
     reading = Reading(traced, builder, _limited(inputs, builder), outputs)
     _require_used(reading)
