@@ -89,7 +89,19 @@ def images_only(call: Call) -> Any:
     ("answer", "clause", "texts"),
     [
         (only_below, "Huber-E1", ("gradient[", " at x = -", "; expected ", "'name': 'huber'", "mean_over='batchmean'")),
-        (images_only, "GroupLasso-B4", ("value is ", "; expected ", "of shape (2, 3, 3, 5)", "'name': 'group_lasso'")),
+        (
+            images_only,
+            "GroupLasso-B4",
+            (
+                "value is ",
+                "; expected ",
+                "off by ",
+                "'name': 'group_lasso'",
+                "float32 of shape (2, 3, 3, 5) (batch height width feature)",
+                "It is wrong on shapes (2, 3, 3, 5); right on (5, 3), (1, 1), (2, 3, 2, 3, 5).",
+                "It is what the definition gives for axes='batch feature width height'.",
+            ),
+        ),
     ],
 )
 def test_an_unplanted_fault_is_explained(answer: Any, clause: str, texts: tuple[str, ...]) -> None:
@@ -100,6 +112,27 @@ def test_an_unplanted_fault_is_explained(answer: Any, clause: str, texts: tuple[
     assert result.token
     for text in texts:
         assert text in result.message
+
+
+@pytest.mark.parametrize(
+    ("name", "clause", "text"),
+    [
+        ("mean over everything", "L1-B1", "It is what the definition gives for mean_over='mean'."),
+        ("sum for mean", "L1-B1", "It is what the definition gives for mean_over='sum'."),
+        ("counted twice", "L1-B1", "It is what the definition gives for twice the coefficient."),
+        ("names ignored", "GroupLasso-B3", "It is what the definition gives for axes='batch time feature'."),
+        ("gradient flipped", "L1-B1", None),
+        ("NaN lost", "L1-S1", None),
+        ("Python float", "L1-B1", None),
+    ],
+)
+def test_what_can_be_explained_is(name: str, clause: str, text: str | None) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == name)
+    wrong = FaultyAdapter(NUMPY, fault)
+    (result,) = run(wrong, questions(wrong, chosen_clauses([clause]), modes=("eager",), dtypes=("float32",)))
+    assert result.status == FAIL
+    assert ("It is what the definition gives" in result.message) == (text is not None)
+    assert text is None or text in result.message
 
 
 def test_what_changes_by_turns_is_told_from_what_is_wrong() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from arspec._axes import resolve_axes
 from arspec.penalties._base import to_document
 from arspec_conformance._adapter import Adapter, Mode
 from arspec_conformance.cases import options
@@ -153,9 +154,10 @@ class Bench:
         case = trial.case
         reduced = f"mean_over={case.mean_over!r}" + ("" if case.axes is None else f", axes={case.axes!r}")
         masked = "" if case.mask is None else ", with a mask"
-        document = to_document(trial.penalty)
+        named = " ".join(resolve_axes(case.x.ndim, case.axes, case.mean_over).names)
+        shape = f"shape {case.x.shape}" + (f" ({named})" if named else "")
         return Violation(
-            f"{text}. [{document} on {case.name}, {self.dtype} of shape {case.x.shape}, {reduced}{masked}, "
+            f"{text}. [{to_document(trial.penalty)} on {case.name}, {self.dtype} of {shape}, {reduced}{masked}, "
             f"mode {self.mode.name}, {self.device}]"
         )
 

@@ -4,7 +4,7 @@ import itertools
 import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from arspec_conformance._adapter import COMPILED, COSTLY, INSTANT, Adapter, Mode
@@ -12,6 +12,7 @@ from arspec_conformance._models import ModelAdapter
 from arspec_conformance.bench import Bench, Violation
 from arspec_conformance.cases import DTYPES
 from arspec_conformance.clauses import Clause
+from arspec_conformance.explain import explanation
 from arspec_conformance.family import members
 from arspec_conformance.identity import SAMPLE
 from arspec_conformance.trials import to_token
@@ -178,7 +179,9 @@ def _judged(clause: Clause, bench: Bench, result: Result) -> None:
         clause.check(bench)
     except Violation as error:
         result.status, result.message = FAIL if clause.must else QUALITY, str(error)
-    tally = bench.tally
+    tally = replace(bench.tally)
+    if result.status == FAIL:
+        result.message += explanation(bench, tally.token)
     result.trials, result.observed, result.token = tally.trials, tally.observed, tally.token
     result.worst, result.worst_in_u, result.worst_input = tally.worst, tally.worst_in_u, tally.worst_input
     if result.status == FAIL and result.token is None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from arspec.penalties import Penalty
-from arspec_conformance.bench import Bench
+from arspec_conformance.bench import Bench, Violation
 from arspec_conformance.cases import Case
 from arspec_conformance.clauses._clause import Clause, class_name
 from arspec_conformance.exact_inputs import BY_PENALTY, ExactInput
@@ -173,8 +173,20 @@ def _axes(bench: Bench, members: tuple[Member, ...]) -> None:
 
 def _shapes(bench: Bench, members: tuple[Member, ...]) -> None:
     for member in bench.of(members):
+        right, wrong = [], []
         for shape in shapes(member):
-            bench.ask(Trial(member.penalty, plain_case(bench, member, 3, shape, mean_over="sum")))
+            try:
+                bench.ask(Trial(member.penalty, plain_case(bench, member, 3, shape, mean_over="sum")))
+            except Violation as error:
+                wrong.append((shape, error, bench.tally.token))
+            else:
+                right.append(shape)
+        if wrong:
+            # Which shapes are right says more about a wrong one than its numbers.
+            _, error, bench.tally.token = wrong[0]
+            listed = ", ".join(str(shape) for shape, _, _ in wrong)
+            contrast = f"; right on {', '.join(map(str, right))}" if right else ""
+            raise Violation(f"{error} It is wrong on shapes {listed}{contrast}.")
 
 
 def _quality(bench: Bench, members: tuple[Member, ...]) -> None:
