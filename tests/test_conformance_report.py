@@ -15,6 +15,7 @@ import arspec as ar
 from arspec import cli
 from arspec_conformance import report
 from arspec_conformance.matrix import Column
+from arspec_conformance.report import _summary
 from arspec_conformance.report._tables import atlas, rows
 from arspec_conformance.suite_terminal import badge_text
 from arspec_conformance.trials import to_token
@@ -245,3 +246,68 @@ def test_the_command_takes_waivers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     stale = conformance(*asked, "--waivers", str(path))
     assert stale.exit_code == 1
     assert "expired on 2020-01-01" in stale.stdout
+
+
+# Counts, and the table of the README.
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_summary_has_the_counts_of_every_backend(document: dict[str, Any]) -> None:
+    kept = report.summary(document)
+    right, wrong = kept["rows"]
+    assert (right["backend"], right["conforms"], wrong["conforms"]) == ("numpy_adapters:Right", True, False)
+    assert wrong["tiers"]["K"] == {"PASS": 3, "FAIL": 2}
+    assert right["compared"] == document["results"][0]["observed"]
+    assert len(json.dumps(kept)) < 3000
+    refused = {"backend": "numpy_adapters:Right", "not_run": "no device 'cuda:0'; it has cpu."}
+    elsewhere = {**document, "device": "cuda:0", "results": [refused]}
+    both = report.summary(elsewhere, kept)
+    assert [(row["device"], "not_run" in row) for row in both["rows"]] == [
+        ("cpu", False),
+        ("cuda:0", True),
+        ("cpu", False),
+    ]
+    assert report.summary(document, both) == both
+    other = {**document, "profile": "standard"}
+    assert len(report.summary(other, both)["rows"]) == 2
+    with pytest.raises(ar.SpecError, match="no summary of reports"):
+        report.summary(document, {"report": "something else"})
+
+
+def test_the_table_says_what_holds_and_what_did_not_run(document: dict[str, Any]) -> None:
+    kept = report.summary(document)
+    kept["rows"].append({"backend": "torch", "device": "cuda:0", "not_run": "no GPU"})
+    table = report.readme_table(kept)
+    wrong = next(line for line in table.splitlines() if line.startswith("| numpy_adapters:SignOfZero | cpu |"))
+    assert "| 2/4 | 3/5 | 3/8 |" in wrong
+    assert "| torch | cuda:0 | NOTRUN: no GPU |" in table
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_command_writes_the_table_into_a_page(folder: Path, tmp_path: Path) -> None:
+    page, counts = tmp_path / "README.md", tmp_path / "counts.json"
+    begin, end = _summary.BEGIN, _summary.END
+    page.write_text(f"# Before\n\n{begin}\nan earlier table\n{end}\n\nAfter.\n")
+    asked = ("report", str(folder), "--output", str(tmp_path / "again"), "--summary", str(counts))
+    assert conformance(*asked, "--readme", str(page)).exit_code == 1  # one of the two does not conform
+    text = page.read_text()
+    assert text.startswith(f"# Before\n\n{begin}\n\n| adapter |")
+    assert text.endswith(f"\n{end}\n\nAfter.\n")
+    assert "an earlier table" not in text
+    assert text == report.in_page(text, json.loads(counts.read_text()))
+    page.write_text("no marks")
+    refused = conformance(*asked, "--readme", str(page))
+    assert refused.exit_code == 2
+    assert "expected one line '<!-- matrix" in refused.stderr
+    assert "--readme needs --summary" in conformance("report", str(folder), "--readme", str(page)).stderr
+
+
+def test_the_table_of_the_readme_is_current() -> None:
+    """Made by `arspec conformance report FOLDER --summary conformance/reports/quick.json --readme README.md`."""
+    kept = json.loads((ROOT / "conformance" / "reports" / "quick.json").read_text(encoding="utf-8"))
+    assert kept["spec"] == ar.SPEC_VERSION
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == report.in_page(text, kept, "README.md")
+    assert all(row["conforms"] for row in kept["rows"] if "not_run" not in row)

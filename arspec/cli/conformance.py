@@ -137,16 +137,26 @@ def repro(
 def report_again(
     source: Annotated[Path, typer.Argument(help="A report.json, or its folder.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of the report.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="JSON file of counts to bring up to date.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Page with the table of the --summary.")] = None,
 ) -> None:
-    """Write a report anew in every format, and print it."""
+    """Write a report anew in every format, and print it; and the table of the README."""
     from arspec_conformance import report, suite_terminal
 
+    if readme is not None and summary is None:
+        stop("--readme needs --summary, the counts that the table shows.", Exit.COULD_NOT_RUN)
     path = source / "report.json" if source.is_dir() else source
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("report") != "arspec conformance":
             stop(f"{path}: not a report of `arspec conformance run`.", Exit.COULD_NOT_RUN)
         report.write(document, output or path.parent)
+        if summary is not None:
+            known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
+            kept = report.summary(document, known)
+            summary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            if readme is not None:
+                report.write_readme(readme, kept)
     except (OSError, ValueError) as error:
         stop(f"{path}: {error}", Exit.COULD_NOT_RUN)
     suite_terminal.show(out(), document)

@@ -9,6 +9,10 @@ from arspec_conformance.report._badge import badge_json, badge_svg
 from arspec_conformance.report._html import html_page
 from arspec_conformance.report._junit import junit
 from arspec_conformance.report._markdown import markdown
+from arspec_conformance.report._summary import in_page as in_page
+from arspec_conformance.report._summary import readme_table as readme_table
+from arspec_conformance.report._summary import summary as summary
+from arspec_conformance.report._summary import write_readme as write_readme
 
 
 def write(document: Mapping[str, Any], folder: Path) -> list[Path]:
