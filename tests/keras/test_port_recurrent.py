@@ -197,6 +197,17 @@ def test_what_rules_at_padded_steps_need_is_said() -> None:
     assert "ids_mask" in written.notes[0]
 
 
+def test_b3_a_target_without_the_mask_is_noticed() -> None:
+    ids, words = masked_words()
+    bundle = export(keras.Model(ids, LAYERS.LSTM(2, name="lstm")(words)), ar.Spec([]))
+    written = write(bundle)
+    careless = replace(written, text=written.text.replace("ids != 0", "ids != -1"))
+    assert careless.text != written.text
+    levels = check(bundle, careless, build(bundle, careless), faults=False).levels()
+    assert not levels["L1"][2]
+    assert check(bundle, written, build(bundle, written), faults=False).holds
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "gru reset before": (lambda: LAYERS.GRU(2, reset_after=False), "GRU with reset_after=False.*reset_after=True"),
     "lstm relu": (lambda: LAYERS.LSTM(2, activation="relu"), "LSTM with activation='relu'.*torch has tanh"),
