@@ -299,7 +299,7 @@ def test_what_is_there_is_replaced_only_when_asked_and_only_a_bundle(folder: Pat
         write_bundle(small(), folder)
     write_bundle(small(), folder, replace=True)
     (tmp_path / "precious").mkdir()
-    with pytest.raises(ar.SpecError, match="precious exists. Choose another name"):
+    with pytest.raises(ar.SpecError, match=r"precious exists\. Choose another name"):
         write_bundle(small(), tmp_path / "precious", replace=True)
 
 
