@@ -2,6 +2,7 @@
 
 from arspec.port import ModuleWriter
 from arspec.port._graph import Node
+from arspec.port._source import Value
 
 
 class JaxWriter(ModuleWriter):
@@ -24,3 +25,13 @@ def returning(lines: list[str], results: str) -> list[str]:
     if equals and name == results:
         return [*lines[:-1], f"        return {text}"]
     return [*lines, f"        return {results}"]
+
+
+def options(**given: str) -> str:
+    """Return keyword arguments, without those whose text is empty."""
+    return "".join(f", {name}={text}" for name, text in given.items() if text)
+
+
+def channels(x: Value) -> int:
+    """Return the size of the last axis."""
+    return int(x.shape[-1] or 0)
