@@ -37,6 +37,7 @@ class Axes:
     mask : boolean array with the rank of x (size 1 where it does not vary), or None.
     dtype : the dtype x had before it was lifted to float64.
     numerics : "identical" or "bounded".
+    averaged : positions of the axes averaged over.
     """
 
     names: tuple[str, ...]
@@ -44,6 +45,11 @@ class Axes:
     mask: Any = field(default=None, compare=False)
     dtype: str = "float32"
     numerics: str = "identical"
+    averaged: tuple[int, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Found once: an eager engine asks for them at every evaluation.
+        object.__setattr__(self, "averaged", self.indices(self.mean_over))
 
     def index(self, name: str) -> int:
         """Return the position of the axis called `name`."""
@@ -57,11 +63,6 @@ class Axes:
     def indices(self, names: Iterable[str]) -> tuple[int, ...]:
         """Return the positions of several axes, in the order of the tensor."""
         return tuple(sorted(self.index(name) for name in names))
-
-    @property
-    def averaged(self) -> tuple[int, ...]:
-        """Positions of the axes averaged over."""
-        return self.indices(self.mean_over)
 
     @property
     def summed(self) -> tuple[int, ...]:
@@ -118,14 +119,14 @@ def resolve_axes(rank: int, axes: object = None, mean_over: object = ()) -> Axes
     if len(names) != rank:
         raise SpecError(f"axes={axes!r} names {len(names)} axes, but x has {rank}.")
     parsed = parse_mean_over(mean_over)
-    resolved = Axes(names, tuple(names) if isinstance(parsed, str) else parsed)
-    for name in resolved.mean_over:
+    averaged = tuple(names) if isinstance(parsed, str) else parsed
+    for name in averaged:
         if name not in names:
             raise SpecError(
                 f"mean_over names {name!r}, but x has the axes {_listed(names)}. "
                 "Say axes=... if they are called otherwise, or leave it out."
             )
-    return resolved
+    return Axes(names, averaged)
 
 
 def _names(axes: object) -> tuple[str, ...]:

@@ -27,15 +27,24 @@ Parts = tuple[Component, ...]
 
 def prepare(penalty: Any, x: Array, *, xp: Namespace, axes: Any, mean_over: Any, numerics: str = "identical") -> Axes:
     """Check the arguments of a public `value` or `gradient` and name the axes of `x`."""
+    require_penalty(penalty)
+    return named_axes(len(x.shape), xp.dtype_name(x), axes, mean_over, numerics)
+
+
+def require_penalty(penalty: object) -> None:
+    """Raise SpecError unless `penalty` can be evaluated."""
     if not is_penalty(penalty):
         raise SpecError(f"{penalty!r} is not a penalty; expected one such as L1(1e-4).")
-    name = xp.dtype_name(x)
-    if name.startswith("complex"):
-        raise UnsupportedError(f"x is {name}; penalties of complex tensors are not defined. Penalize abs(x), say.")
-    if name not in FLOAT_DTYPES:
-        raise SpecError(f"x is {name}; expected one of {', '.join(FLOAT_DTYPES)}. Convert it, for example to float32.")
-    resolved = resolve_axes(len(x.shape), axes, mean_over)
-    return replace(resolved, dtype=name, numerics=parse_numerics(numerics))
+
+
+def named_axes(rank: int, dtype: str, axes: Any, mean_over: Any, numerics: str) -> Axes:
+    """Name the axes of a tensor of `rank`, and check all that is known without looking at it."""
+    if dtype.startswith("complex"):
+        raise UnsupportedError(f"x is {dtype}; penalties of complex tensors are not defined. Penalize abs(x), say.")
+    if dtype not in FLOAT_DTYPES:
+        raise SpecError(f"x is {dtype}; expected one of {', '.join(FLOAT_DTYPES)}. Convert it, for example to float32.")
+    resolved = resolve_axes(rank, axes, mean_over)
+    return replace(resolved, dtype=dtype, numerics=parse_numerics(numerics))
 
 
 def expand_mask(mask: Array | None, x: Array, *, xp: Namespace) -> Array | None:

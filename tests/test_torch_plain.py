@@ -9,7 +9,7 @@ import torch._dynamo
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import arspec as ar
-from arspec_torch import _namespace, _plain, value
+from arspec_torch import _kernels, _plain, value
 from bits import assert_same_bits
 from cases import DTYPES, random_array, special_arrays
 from modes.torch_modes import eager, to_torch
@@ -39,8 +39,8 @@ def compare(penalty: ar.Penalty, x: np.ndarray, **options: Any) -> None:
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no tensor be small: torch does all the work, in several blocks."""
     monkeypatch.setattr(_plain, "SMALL", 0)
-    monkeypatch.setattr(_namespace, "BLOCK", 8)
-    monkeypatch.setattr(_namespace, "THREADED_BLOCK", 8)
+    monkeypatch.setattr(_kernels, "BLOCK", 8)
+    monkeypatch.setattr(_kernels, "THREADED_BLOCK", 8)
 
 
 @pytest.mark.usefixtures("torch_kernels")
@@ -52,7 +52,7 @@ def test_the_kernels_of_torch_have_the_same_bits(penalty: str, dtype: str) -> No
         compare(PENALTIES[penalty], x, mean_over=("batch",) if x.ndim > 1 else ())
 
 
-@pytest.mark.parametrize("size", [_plain.SMALL, _plain.SMALL + 1, 3 * _namespace.BLOCK + 17])
+@pytest.mark.parametrize("size", [_plain.SMALL, _plain.SMALL + 1, 3 * _kernels.BLOCK + 17])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_sizes_around_the_limits(size: int, threads: int) -> None:
     before = torch.get_num_threads()
@@ -83,14 +83,14 @@ def test_which_tensors_are_plain() -> None:
     assert seen == [True] * 4
 
 
-@pytest.mark.parametrize("size", [6, 3 * _namespace.BLOCK])
+@pytest.mark.parametrize("size", [6, 3 * _kernels.BLOCK])
 def test_a_traced_function_follows_its_input(size: int) -> None:
     penalty, x = ar.L1(0.5) + ar.L2(0.25), random_array((size,), "float32")
     traced = make_fx(torch.func.grad(lambda x: value(penalty, x)))(torch.ones(size))
     assert_same_bits(traced(to_torch(x)).numpy(), ar.gradient(penalty, x), "traced gradient")
 
 
-@pytest.mark.parametrize("size", [6, 3 * _namespace.BLOCK])
+@pytest.mark.parametrize("size", [6, 3 * _kernels.BLOCK])
 def test_vmap_over_the_cotangent_alone(size: int) -> None:
     penalty, x = ar.L1(0.5), random_array((size,), "float32")
     _, pull_back = torch.func.vjp(lambda x: value(penalty, x), to_torch(x))

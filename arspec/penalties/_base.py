@@ -34,7 +34,15 @@ class Penalty:
     elementwise: ClassVar[bool] = True
     non_negative: ClassVar[bool] = False  # whether every term is >= 0 or NaN
     exact: ClassVar[bool] = False  # whether neither the terms nor their gradient at weight 1 round
+    quick: ClassVar[bool] = False  # whether `quick_sum` and `quick_gradient` are there; the terms are then >= 0 or NaN
     __array_ufunc__: ClassVar[None] = None  # np.float64(2) * penalty is ours, not NumPy's, to compute
+
+    def __init_subclass__(cls) -> None:
+        # What a class says of its terms does not hold for a subclass that has others.
+        if "terms" in cls.__dict__ or "terms_gradient" in cls.__dict__:
+            for flag in ("non_negative", "exact", "quick"):
+                if flag not in cls.__dict__:
+                    setattr(cls, flag, False)
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         """Return the terms, with every axis of x (size 1 where one is reduced)."""
@@ -55,6 +63,19 @@ class Penalty:
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         """Return which terms are valid, given which positions of x are."""
         return mask
+
+    def quick_sum(self, x: Array, kernels: Any) -> float:
+        """Return Σ terms(x) by the fused operations of an engine (`arspec._quick.Kernels`), in any order."""
+        raise NotImplementedError
+
+    def quick_gradient(self, x: Array, weight: float, kernels: Any, out: Array) -> None:
+        """Write the gradient of weight · Σ terms(x) into `out`, rounded once, for 2⁻¹²⁶ <= |weight| <= 1 or 0."""
+        raise NotImplementedError
+
+    @property
+    def subnormal_term(self) -> float:
+        """The largest term at a subnormal float32, which the definition counts as 0 and `quick_sum` does not."""
+        raise NotImplementedError
 
     def check_values(self, x: Any) -> None:
         """Raise SpecError where NumPy sees a value outside the domain; compiled code gives NaN."""

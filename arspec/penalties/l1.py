@@ -1,7 +1,7 @@
 """L1: the sum of absolute values."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
@@ -39,6 +39,7 @@ class L1(Penalty):
 
     name: ClassVar[str] = "l1"
     non_negative: ClassVar[bool] = True
+    quick: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     coefficient: float
 
@@ -50,3 +51,13 @@ class L1(Penalty):
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         return xp.multiply(weight, xp.sign(x))
+
+    def quick_sum(self, x: Array, kernels: Any) -> float:
+        return kernels.sum_of_magnitudes(x)
+
+    def quick_gradient(self, x: Array, weight: float, kernels: Any, out: Array) -> None:
+        kernels.signs(x, weight, out)
+
+    @property
+    def subnormal_term(self) -> float:
+        return 2.0**-126

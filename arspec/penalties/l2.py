@@ -1,7 +1,7 @@
 """L2: the sum of squares, without a factor one half."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace
@@ -38,6 +38,7 @@ class L2(Penalty):
 
     name: ClassVar[str] = "l2"
     non_negative: ClassVar[bool] = True
+    quick: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -48,3 +49,13 @@ class L2(Penalty):
 
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         return xp.multiply(weight, xp.double(x))
+
+    def quick_sum(self, x: Array, kernels: Any) -> float:
+        return kernels.sum_of_squares(x)
+
+    def quick_gradient(self, x: Array, weight: float, kernels: Any, out: Array) -> None:
+        kernels.scaled(x, 2.0 * weight, out)
+
+    @property
+    def subnormal_term(self) -> float:
+        return 2.0**-252

@@ -1,10 +1,14 @@
 """The torch tensor engine: `value`, a penalty as a differentiable function of a tensor."""
 
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from arspec import _evaluate
+from arspec._axes import Axes
 from arspec.penalties import Penalty
 from arspec_torch._checks import numerics_on, refuse_kinds
 from arspec_torch._functions import evaluate
@@ -56,6 +60,18 @@ def value(
     """
     refuse_kinds(x, mask)
     numerics = numerics_on(x.device.type, numerics)
-    resolved = _evaluate.prepare(penalty, x, xp=XP, axes=axes, mean_over=mean_over, numerics=numerics)
-    expanded = _evaluate.expand_mask(mask, x, xp=XP)
+    _evaluate.require_penalty(penalty)
+    resolved = _axes_of(x, axes, mean_over, numerics)
+    expanded = None if mask is None else _evaluate.expand_mask(mask, x, xp=XP)
     return evaluate(penalty, x, expanded, resolved)
+
+
+def _axes_of(x: Tensor, axes: Any, mean_over: Any, numerics: str) -> Axes:
+    asked = (x.dim(), XP.dtype_name(x), axes, mean_over, numerics)
+    if not torch.compiler.is_compiling():
+        with suppress(TypeError):  # a list of names cannot be looked up
+            return _known_axes(*asked)
+    return _evaluate.named_axes(*asked)
+
+
+_known_axes = lru_cache(maxsize=256)(_evaluate.named_axes)

@@ -17,18 +17,18 @@ from arspec import _evaluate
 from arspec._axes import Axes
 from arspec._bounded import chosen
 from arspec.penalties import Penalty
-from arspec_torch import _plain
+from arspec_torch import _eager, _plain
 from arspec_torch._checks import refuse_nested_forward_mode
 from arspec_torch._namespace import WHOLE, XP
 
 
-def _value(penalty: Penalty, x: Tensor, axes: Axes, *, known: bool = False) -> Tensor:
-    found = _plain.small_value(penalty, x, axes, known=known)
+def _value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor:
+    found = _plain.small_value(penalty, x, axes)
     return _evaluate.value(penalty, x, xp=XP, axes=axes) if found is None else found
 
 
-def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, known: bool = False) -> Tensor:
-    found = _plain.small_gradient(penalty, x, cotangent, axes, known=known)
+def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tensor:
+    found = _plain.small_gradient(penalty, x, cotangent, axes)
     if found is not None:
         return found
     xp = XP if _plain.is_readable(cotangent) else WHOLE
@@ -37,8 +37,9 @@ def _gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, kno
 
 def evaluate(penalty: Penalty, x: Tensor, mask: Tensor | None, axes: Axes) -> Tensor:
     """Return the penalty of x, which autograd can differentiate."""
-    if _plain.is_shared(x) and unpack_dual(x).tangent is None and (mask is None or _plain.is_shared(mask)):
-        # Under torch.func torch refuses this form, even of a constant; what else goes wrong does so below, too.
+    if _plain.is_plain(x) and unpack_dual(x).tangent is None and (mask is None or _plain.is_shared(mask)):
+        # Under torch.func torch refuses this form, even of a constant, and tracers refuse to name the value.
+        # What else goes wrong does so below, too.
         with suppress(RuntimeError):
             return _EagerValue.apply(x, mask, penalty, axes)  # pyright: ignore[reportReturnType]
     return _apply(_Value, x, mask, penalty, axes)
@@ -51,21 +52,19 @@ class _EagerValue(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mask: Tensor | None, penalty: Penalty, axes: Axes) -> Tensor:
         ctx.save_for_backward(x, mask)
         ctx.penalty, ctx.axes = penalty, axes
-        return _value(penalty, x, _evaluate.attach_mask(axes, mask), known=True)
+        return _eager.value(penalty, x, _evaluate.attach_mask(axes, mask))
 
     @staticmethod
     @torch.compiler.disable  # or a compiled function that calls backward() compiles this anew for every penalty
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x, mask = ctx.saved_tensors
-        return _backward(x, mask, cotangents[0], ctx.penalty, ctx.axes, known=True), None, None, None
-
-
-def _backward(
-    x: Tensor, mask: Tensor | None, cotangent: Tensor, penalty: Penalty, axes: Axes, *, known: bool = False
-) -> Tensor:
-    if _is_first_order(x, cotangent):
-        return _gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask), known=known)
-    return _apply(_Gradient, x, mask, cotangent, penalty, axes)
+        cotangent, penalty, axes = cotangents[0], ctx.penalty, ctx.axes
+        if not _is_first_order(x, cotangent):
+            return _apply(_Gradient, x, mask, cotangent, penalty, axes), None, None, None
+        found = _eager.gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask))
+        if found is None:
+            found = _gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask))
+        return found, None, None, None
 
 
 class _Value(torch.autograd.Function):
@@ -88,7 +87,10 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, mask = ctx.saved_tensors
-        return _backward(x, mask, cotangent, ctx.penalty, ctx.axes), None, None, None
+        if _is_first_order(x, cotangent):
+            axes = _evaluate.attach_mask(ctx.axes, mask)
+            return _gradient(ctx.penalty, x, cotangent, axes), None, None, None
+        return _apply(_Gradient, x, mask, cotangent, ctx.penalty, ctx.axes), None, None, None
 
 
 class _Gradient(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arspec._bounded import Bounded
 from arspec._namespace import Namespace
-from arspec_torch import _plain
+from arspec_torch import _kernels, _plain
 
 
 class TorchNamespace(Namespace):
@@ -35,14 +35,10 @@ class TorchNamespace(Namespace):
         return BoundedTorchNamespace(dtype)
 
     def block_size(self, x: Tensor) -> int | None:
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= BLOCK or not _plain.is_readable(x):
-            return None
-        return BLOCK if torch.get_num_threads() == 1 else THREADED_BLOCK
+        return EAGER.block_size(x) if _is_eager(x) else None
 
     def unordered_block(self, x: Tensor) -> int | None:
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or not _plain.is_readable(x):
-            return None
-        return BLOCK
+        return EAGER.unordered_block(x) if _is_eager(x) else None
 
     def unordered_sum(self, x: Tensor) -> float:
         return torch.sum(x, dtype=torch.float64).item()
@@ -113,19 +109,16 @@ class TorchNamespace(Namespace):
         return x.detach()
 
 
+def _is_eager(x: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and x.device.type == "cpu" and _plain.is_readable(x)
+
+
 def exact_residual(x: Tensor, root: Tensor) -> Tensor:
     """Return x - root² without rounding, the square split into exact products (T. J. Dekker, 1971)."""
     carried = 134217729.0 * root  # 2²⁷ + 1
     high = carried - (carried - root)
     low = root - high
     return ((x - high * high) - 2 * high * low) - low * low
-
-
-# Larger than NumPy's: the operations of torch cost more to start.
-BLOCK = 1 << 16
-
-# Threads share the work of a block: fewer and larger ones, or waiting for each other costs more than it saves.
-THREADED_BLOCK = 1 << 20
 
 
 class BoundedTorchNamespace(Bounded, TorchNamespace):
@@ -152,3 +145,40 @@ class WholeNamespace(TorchNamespace):
 
 
 WHOLE = WholeNamespace()
+
+
+class EagerTorchNamespace(TorchNamespace):
+    """On the CPU, outside of every transformation, in a region without gradients: nothing is to be asked."""
+
+    def guard(self, product: Tensor | float) -> Tensor | float:
+        return product
+
+    def bounded(self, dtype: str) -> Namespace:
+        return EagerBoundedTorchNamespace(dtype)
+
+    def block_size(self, x: Tensor) -> int | None:
+        if x.numel() <= _kernels.BLOCK:
+            return None
+        return _kernels.BLOCK if torch.get_num_threads() == 1 else _kernels.THREADED_BLOCK
+
+    def unordered_block(self, x: Tensor) -> int | None:
+        return _kernels.BLOCK
+
+    def sign(self, x: Tensor) -> Tensor:
+        return torch.clamp(x * _plain.HUGE[x.dtype], -1.0, 1.0)
+
+    def flush(self, x: Tensor, smallest: float) -> Tensor:
+        return _plain.flush_in_torch(x, smallest)
+
+
+class EagerBoundedTorchNamespace(Bounded, EagerTorchNamespace):
+    """torch's own sums and products in float32, eagerly."""
+
+    def raw_sum(self, x: Tensor, axis: int) -> Tensor:
+        return torch.sum(x, dim=axis, keepdim=True)
+
+    def flush(self, x: Tensor, smallest: float) -> Tensor:
+        return _plain.flush_in_torch(x, smallest)
+
+
+EAGER = EagerTorchNamespace()

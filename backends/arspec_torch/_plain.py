@@ -87,25 +87,35 @@ def is_readable(x: Tensor) -> bool:
 
 def is_shared(x: Tensor) -> bool:
     """Return whether NumPy and torch may read the same memory, outside of every transformation and tracer."""
-    if not _is_plain(x):
+    if not is_plain(x):
         return False
     try:
-        (x.as_strided((), ()) if x.shape else x).item()  # vmap and a tracer of operations refuse to name a number
-        return x.data_ptr() != 0  # and those of torch.func have no memory
+        read_a_number(x)
+        return True
     except RuntimeError:
         return False
 
 
-def _is_plain(x: Tensor) -> bool:
+def read_a_number(x: Tensor) -> None:
+    """Raise RuntimeError where x is seen by vmap or a tracer of operations, which refuse to name a number."""
+    (x.as_strided((), ()) if x.shape else x).item()
+
+
+def is_plain(x: Tensor) -> bool:
+    """Return whether x is an ordinary dense CPU tensor that is not empty and has memory of its own.
+
+    Under torch.compile it is not, and none that torch.func wraps has memory.
+    """
     # The compiler first: inside a backward it refuses to ask a tensor for its layout.
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
-        and x.layout is torch.strided
-        and x.numel() > 0
-    )
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in _TYPES:
+        return False
+    try:
+        return x.is_cpu and x.layout is torch.strided and x.numel() > 0 and x.data_ptr() != 0
+    except RuntimeError:
+        return False
+
+
+_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def small_value(penalty: Penalty, x: Tensor, axes: Axes, *, known: bool = False) -> Tensor | None:

@@ -1,0 +1,46 @@
+"""Value and gradient of a dense CPU tensor outside of every transformation, by the quickest route to the bits.
+
+First the fused kernels of torch; then, for a small tensor, NumPy on the same memory; else the
+definition in torch's kernels.
+"""
+
+import torch
+from torch import Tensor
+
+from arspec import _evaluate, _quick
+from arspec._axes import Axes
+from arspec.penalties import Penalty
+from arspec_torch import _plain
+from arspec_torch._kernels import BoundedTorchKernels, TorchKernels
+from arspec_torch._namespace import EAGER
+
+_KERNELS = {"identical": TorchKernels(), "bounded": BoundedTorchKernels()}
+
+
+def value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor:
+    """Return the value of a penalty of a tensor that `_plain.is_plain`, in a region without gradients.
+
+    Raises
+    ------
+    RuntimeError: x is seen by a transformation or a tracer, which lets nobody read its numbers.
+    """
+    number = _quick.value(penalty, x, _KERNELS[axes.numerics], axes)
+    if number is not None:
+        return torch.scalar_tensor(number, dtype=torch.float32)
+    _plain.read_a_number(x)
+    found = _plain.small_value(penalty, x, axes, known=True)
+    return _evaluate.value(penalty, x, xp=EAGER, axes=axes) if found is None else found
+
+
+def gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tensor | None:
+    """Return cotangent · d value / d x, or None where the cotangent has no number that can be read."""
+    if not _plain.is_plain(cotangent):
+        return None
+    try:
+        upstream = cotangent.item()
+    except RuntimeError:
+        return None
+    found = _quick.gradient(penalty, x, upstream, _KERNELS[axes.numerics], axes)
+    if found is None:
+        found = _plain.small_gradient(penalty, x, cotangent, axes, known=True)
+    return _evaluate.gradient(penalty, x, cotangent, xp=EAGER, axes=axes) if found is None else found
