@@ -16,7 +16,9 @@ import numpy as np
 
 from arspec import _certified
 from arspec._axes import Axes, parse_numerics, resolve_axes
+from arspec._blocks import Blocks, blocks_of
 from arspec._bounded import chosen
+from arspec._certified import check_terms
 from arspec._errors import SpecError, UnsupportedError
 from arspec._means import mean_count, mean_weight
 from arspec._namespace import FLOAT_DTYPES, Array, Namespace, cut, power_of_two_below
@@ -99,6 +101,9 @@ def gradient(penalty: Any, x: Array, cotangent: Array | None = None, *, xp: Name
         exact = _is_exact(parts, x, axes, xp)
         if exact or _works_in_blocks(parts, x, axes, xp):
             return _blocked_gradient(parts, x, upstream, xp, axes, exact=exact)
+        blocks = blocks_of(parts, x, axes, xp)
+        if blocks is not None:
+            return _gradient_by_blocks(parts, x, upstream, xp, axes, blocks)
     return xp.lower(_wide_gradient(parts, x, upstream, xp, axes), xp.dtype_name(x))
 
 
@@ -131,14 +136,21 @@ def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) 
     if _works_in_blocks((component,), x, axes, xp):
         summed = _blocked_sum(penalty, xp.reshape(x, (-1,)), xp, axes)
         return xp.multiply(summed, xp.share(component.coefficient, mean_count(xp.shape(x), axes)))
-    wide = _blank(xp.lift(x), axes, xp)
-    terms = penalty.terms(wide, xp=xp, axes=axes)
-    _check_terms(penalty, terms, wide, axes)
+    blocks = blocks_of((component,), x, axes, xp)
+    pieces = (x,) if blocks is None else blocks.of(x)
+    found = [_terms(penalty, _blank(xp.lift(piece), axes, xp), xp, axes) for piece in pieces]
+    terms = found[0] if blocks is None else xp.concat(found, blocks.axis)
     if axes.mask is None:
         return xp.multiply(xp.sum(terms), xp.share(component.coefficient, mean_count(xp.shape(terms), axes)))
     valid = penalty.terms_mask(axes.mask, xp=xp, axes=axes)
     weighted = xp.multiply(terms, mean_weight(valid, xp.shape(terms), xp, axes))
     return xp.multiply(xp.sum(xp.where(valid, weighted, 0.0)), component.coefficient)
+
+
+def _terms(penalty: Any, x: Array, xp: Namespace, axes: Axes) -> Array:
+    terms = penalty.terms(x, xp=xp, axes=axes)
+    check_terms(penalty, terms, x, axes)
+    return terms
 
 
 def _term_weight(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array | float:
@@ -153,18 +165,6 @@ def _term_weight(component: Component, x: Array, xp: Namespace, axes: Axes) -> A
 
 def _blank(x: Array, axes: Axes, xp: Namespace) -> Array:
     return x if axes.mask is None else xp.where(axes.mask, x, 0.0)
-
-
-def _check_terms(penalty: Any, terms: Array, x: Array, axes: Axes) -> None:
-    shape = tuple(x.shape)
-    expected = tuple(penalty.terms_shape(shape, axes=axes))
-    got = tuple(terms.shape) if hasattr(terms, "shape") else type(terms).__name__
-    if got != expected:
-        raise SpecError(
-            f"{type(penalty).__name__}.terms returned {got} for x of shape {shape}; expected {expected}. "
-            "Terms keep every axis of x; arspec does the summing. If they really reduce one (to size 1), "
-            "set elementwise = False and define terms_shape."
-        )
 
 
 # Blocks: in eager frameworks an elementwise penalty works on pieces that stay in cache.
@@ -189,9 +189,7 @@ def _blocked_sum(penalty: Any, flat: Array, xp: Namespace, axes: Axes) -> Array:
     def tree(first: int, step: int) -> Array:
         if first + step >= rows:
             row = xp.lift(cut(flat, 0, first * block, min((first + 1) * block, _size(flat))))
-            terms = penalty.terms(row, xp=xp, axes=axes)
-            _check_terms(penalty, terms, row, axes)
-            return terms
+            return _terms(penalty, row, xp, axes)
         low, high = tree(first, 2 * step), tree(first + step, 2 * step)
         size, is_sum = high.shape[0], first + 2 * step < rows
         if is_sum and xp.mutable_arrays:
@@ -225,6 +223,23 @@ def _blocked_gradient(
     for start in range(0, size, block):
         out[start : start + block] = of(cut(flat, 0, start, start + block))
     return xp.reshape(out, tuple(x.shape))
+
+
+def _gradient_by_blocks(
+    parts: Parts, x: Array, upstream: Array | None, xp: Namespace, axes: Axes, blocks: Blocks
+) -> Array:
+    weights = [_term_weight(component, x, xp, axes) for component in parts]
+    if upstream is not None:
+        weights = [xp.multiply(upstream, weight) for weight in weights]
+    out, dtype = xp.empty(x, tuple(x.shape)), xp.dtype_name(x)
+    for start, stop in blocks:
+        row = xp.lift(cut(x, blocks.axis, start, stop))
+        found = [
+            part.penalty.terms_gradient(row, weight, xp=xp, axes=axes)
+            for part, weight in zip(parts, weights, strict=True)
+        ]
+        cut(out, blocks.axis, start, stop)[...] = xp.lower(sum(found[1:], start=found[0]), dtype)
+    return out
 
 
 def _is_exact(parts: Parts, x: Array, axes: Axes, xp: Namespace) -> bool:

@@ -121,6 +121,14 @@ class Namespace:
         """-1, 0 or 1, and NaN at NaN (R6)."""
         return self.where(x != x, x, self.lib.sign(x))
 
+    def within(self, x: Array, low: float, high: float) -> Array:
+        """x, and NaN where it lies outside of [low, high]."""
+        return self.where((x < low) | (x > high), float("nan"), x)
+
+    def ones(self, x: Array) -> Array | float:
+        """1 where x is a number and NaN elsewhere: an array like x, or the number 1 where an engine sees no NaN."""
+        return self.where(x == x, 1.0, x)
+
     def multiply(self, x: Array | float, y: Array | float) -> Array:
         """x·y, safe to add to something (R2)."""
         return self.guard(x * y)

@@ -36,6 +36,13 @@ class NumpyNamespace(Namespace):
     def sign(self, x: Array) -> Array:
         return np.sign(x)  # NaN stays
 
+    def within(self, x: Array, low: float, high: float) -> Array:
+        inside = x.size > 0 and np.min(x) >= low and np.max(x) <= high  # no NaN is
+        return x if inside else super().within(x, low, high)
+
+    def ones(self, x: Array) -> Array | float:
+        return 1.0 if x.size > 0 and not np.isnan(np.max(x)) else super().ones(x)
+
 
 # Temporaries of a block, 128 KiB, stay in the cache of one core, and malloc keeps their pages.
 BLOCK = 1 << 14

@@ -58,7 +58,7 @@ class Kernels(Protocol):
 def value(penalty: Penalty, x: Array, kernels: Kernels, axes: Axes) -> float | None:
     """Return the value of a penalty of a tensor that is not empty, or None where only the definition serves."""
     parts = _parts(penalty, axes)
-    if parts is None:
+    if not parts:
         return None
     low = high = 0.0
     rows, size = kernels.rows(x), math.prod(x.shape)
@@ -80,7 +80,7 @@ def value(penalty: Penalty, x: Array, kernels: Kernels, axes: Axes) -> float | N
 def gradient(penalty: Penalty, x: Array, upstream: float, kernels: Kernels, axes: Axes) -> Array | None:
     """Return upstream · d value / d x, or None where only the definition serves."""
     parts = _parts(penalty, axes)
-    if parts is None or len(parts) > 1:
+    if len(parts) != 1:
         return None
     coefficient, part = parts[0]
     weight = upstream * (coefficient / mean_count(x.shape, axes))
@@ -92,11 +92,11 @@ def gradient(penalty: Penalty, x: Array, upstream: float, kernels: Kernels, axes
     return out
 
 
-def _parts(penalty: Penalty, axes: Axes) -> tuple[Any, ...] | None:
+def _parts(penalty: Penalty, axes: Axes) -> tuple[Any, ...]:
     if axes.mask is not None or axes.dtype == "float64":
-        return None
+        return ()
     parts = tuple([part for part in penalty.components() if part[0] != 0])
-    return parts if parts and all(part.quick for _, part in parts) else None
+    return parts if all(part.quick for _, part in parts) else ()
 
 
 def _is_moderate(weight: float) -> bool:

@@ -21,6 +21,9 @@ from family import FAMILY
 
 REFERENCE = NumpyNamespace()
 FLAGGED = {label: penalty for label, penalty in FAMILY.items() if getattr(penalty, "non_negative", False)}
+ELEMENTWISE = {label: penalty for label, penalty in FLAGGED.items() if penalty.elementwise}
+COUPLED = {label: penalty for label, penalty in FLAGGED.items() if not penalty.elementwise}
+UNIT = st.floats(0.0, 1.0, width=32)
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
 
 
@@ -31,11 +34,12 @@ def certified(penalty: Any, x: np.ndarray) -> np.float32 | None:
 
 
 def test_which_penalties_are_flagged() -> None:
-    names = {type(penalty).__name__ for penalty in FLAGGED.values()}
+    names = {type(penalty).__name__ for penalty in ELEMENTWISE.values()}
     assert names >= {"L1", "L2", "L1L2", "Lp", "Huber", "PseudoHuber", "StudentT", "SmoothL1", "Tanh", "Binarize"}
+    assert {type(penalty).__name__ for penalty in COUPLED.values()} >= {"KLSparsity", "GroupLasso", "L2Norm", "Hoyer"}
 
 
-@pytest.mark.parametrize("label", FLAGGED)
+@pytest.mark.parametrize("label", ELEMENTWISE)
 @given(x=hnp.arrays(np.float32, hnp.array_shapes(max_dims=2, max_side=9), elements=FLOATS))
 def test_terms_are_never_negative(label: str, x: np.ndarray) -> None:
     penalty = FLAGGED[label]
@@ -45,7 +49,17 @@ def test_terms_are_never_negative(label: str, x: np.ndarray) -> None:
     assert not (terms < 0).any()
 
 
-@pytest.mark.parametrize("label", FLAGGED)
+@pytest.mark.parametrize("label", COUPLED)
+@given(x=hnp.arrays(np.float32, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=FLOATS | UNIT))
+def test_terms_of_groups_and_steps_are_never_negative(label: str, x: np.ndarray) -> None:
+    penalty = COUPLED[label]
+    with np.errstate(all="ignore"):
+        for mean_over in ("sum", "batchmean", "mean"):
+            axes = resolve_axes(3, None, mean_over)
+            assert not (penalty.terms(REFERENCE.lift(x), xp=REFERENCE, axes=axes) < 0).any()
+
+
+@pytest.mark.parametrize("label", ELEMENTWISE)
 @pytest.mark.parametrize("size", [1, 7, 1000, 3 * (1 << 16) + 5])
 def test_a_certified_value_is_the_definition_s(label: str, size: int) -> None:
     generator = np.random.default_rng(size)
@@ -75,7 +89,7 @@ def test_special_values_and_overflow(special: float) -> None:
 
 def test_float64_and_masks_have_no_certificate() -> None:
     assert certified(ar.L1(1.0), np.ones(3)) is None
-    assert certified(ar.L2Norm(1.0), np.ones((3, 3), np.float32)) is None
+    assert certified(ar.LInf(1.0), np.ones((3, 3), np.float32)) is None
     x = np.ones((3, 2), np.float32)
     assert certified(ar.L1(1.0), x) == 6.0
     axes = with_mask(prepare(ar.L1(1.0), x, xp=NUMPY, axes=None, mean_over=()), np.array([True] * 3), x, NUMPY)

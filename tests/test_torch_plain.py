@@ -39,6 +39,7 @@ def compare(penalty: ar.Penalty, x: np.ndarray, **options: Any) -> None:
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no tensor be small: torch does all the work, in several blocks."""
     monkeypatch.setattr(_plain, "SMALL", 0)
+    monkeypatch.setattr(_plain, "FEW_THREADS", 0)
     monkeypatch.setattr(_kernels, "BLOCK", 8)
     monkeypatch.setattr(_kernels, "THREADED_BLOCK", 8)
 

@@ -43,6 +43,8 @@ class Penalty:
             for flag in ("non_negative", "exact", "quick"):
                 if flag not in cls.__dict__:
                     setattr(cls, flag, False)
+            if "coupled" not in cls.__dict__:
+                cls.coupled = Penalty.coupled
 
     def terms(self, x: Array, *, xp: Namespace, axes: Axes) -> Array:
         """Return the terms, with every axis of x (size 1 where one is reduced)."""
@@ -59,6 +61,10 @@ class Penalty:
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         """Return the shape of the terms for x of `shape`."""
         return shape
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        """Return the axes along which entries meet; along any other one x may be cut and evaluated piece by piece."""
+        return () if self.elementwise else tuple(range(rank))
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         """Return which terms are valid, given which positions of x are."""

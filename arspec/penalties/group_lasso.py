@@ -48,6 +48,7 @@ class GroupLasso(Penalty):
 
     name: ClassVar[str] = "group_lasso"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
     norm_over: tuple[str, ...]
     size_scaled: bool = False
@@ -67,6 +68,9 @@ class GroupLasso(Penalty):
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return reduced(shape, axes.indices(self.norm_over))
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return axes.indices(self.norm_over)
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.any(mask, axes.indices(self.norm_over))

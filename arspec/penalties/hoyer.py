@@ -39,6 +39,7 @@ class Hoyer(Penalty):
 
     name: ClassVar[str] = "hoyer"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -56,6 +57,9 @@ class Hoyer(Penalty):
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return reduced(shape, axes.summed)
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return axes.summed
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.any(mask, axes.summed)

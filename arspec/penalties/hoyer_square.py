@@ -40,6 +40,7 @@ class HoyerSquare(Penalty):
 
     name: ClassVar[str] = "hoyer_square"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -57,6 +58,9 @@ class HoyerSquare(Penalty):
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return reduced(shape, axes.summed)
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return axes.summed
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.any(mask, axes.summed)

@@ -46,6 +46,7 @@ class KLSparsity(Penalty):
 
     name: ClassVar[str] = "kl_sparsity"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
     target: Proportion
 
@@ -72,17 +73,20 @@ class KLSparsity(Penalty):
         mean, rest, away = self._means(x, xp=xp, axes=axes)
         slope = xp.divide(away, xp.multiply(mean, rest))
         share = self._share(x, xp=xp, axes=axes)
-        return xp.multiply(xp.multiply(weight, slope), xp.multiply(xp.where(x == x, 1.0, x), share))
+        return xp.multiply(xp.multiply(weight, slope), xp.multiply(xp.ones(x), share))
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return reduced(shape, axes.averaged)
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return axes.averaged
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         return xp.any(mask, axes.averaged)
 
     def _means(self, x: Array, *, xp: Namespace, axes: Axes) -> tuple[Array, Array, Array]:
         """Return ρ̂, 1 - ρ̂ and ρ̂ - ρ; the differences are taken from the sum, before it is rounded to a mean."""
-        total = xp.sum(xp.where((x < 0) | (x > 1), float("nan"), x), axes.averaged)
+        total = xp.sum(xp.within(x, 0.0, 1.0), axes.averaged)
         count, share = group_count(x, axes.averaged, xp, axes), self._share(x, xp=xp, axes=axes)
         # count · ρ in two parts, of which the first is exact and cancels.
         high = leading_digits(self.target)

@@ -41,6 +41,7 @@ class NormStabilizer(Penalty):
 
     name: ClassVar[str] = "norm_stabilizer"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -57,6 +58,9 @@ class NormStabilizer(Penalty):
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return shorter(reduced(shape, (axes.index("feature"),)), axes.index("time"))
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return axes.indices(("feature", "time"))
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         valid = xp.any(mask, (axes.index("feature"),))

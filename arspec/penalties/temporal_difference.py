@@ -42,6 +42,7 @@ class TemporalDifference(Penalty):
 
     name: ClassVar[str] = "temporal_difference"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
 
     def __post_init__(self) -> None:
@@ -56,6 +57,9 @@ class TemporalDifference(Penalty):
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return shorter(shape, axes.index("time"))
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return (axes.index("time"),)
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         if int(mask.shape[axes.index("time")]) == 1:  # the mask does not vary along time

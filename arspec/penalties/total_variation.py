@@ -41,6 +41,7 @@ class TotalVariation(Penalty):
 
     name: ClassVar[str] = "total_variation"
     elementwise: ClassVar[bool] = False
+    non_negative: ClassVar[bool] = True
     coefficient: float
     over: tuple[str, ...]
 
@@ -60,6 +61,9 @@ class TotalVariation(Penalty):
 
     def terms_shape(self, shape: tuple[int, ...], *, axes: Axes) -> tuple[int, ...]:
         return shorter(shape, axes.index(self.over[0]))
+
+    def coupled(self, rank: int, *, axes: Axes) -> tuple[int, ...]:
+        return axes.indices(self.over)
 
     def terms_mask(self, mask: Array, *, xp: Namespace, axes: Axes) -> Array:
         if int(mask.shape[axes.index(self.over[0])]) == 1:  # the mask does not vary along the axis

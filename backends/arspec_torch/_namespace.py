@@ -1,5 +1,6 @@
 """The core's operations on torch tensors."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -169,6 +170,17 @@ class EagerTorchNamespace(TorchNamespace):
 
     def flush(self, x: Tensor, smallest: float) -> Tensor:
         return _plain.flush_in_torch(x, smallest)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(np.sqrt(x.numpy()))  # NumPy's is that of IEEE
+
+    def within(self, x: Tensor, low: float, high: float) -> Tensor:
+        smallest, largest = torch.aminmax(x)
+        inside = smallest.item() >= low and largest.item() <= high  # no NaN is
+        return x if inside else super().within(x, low, high)
+
+    def ones(self, x: Tensor) -> Tensor | float:
+        return super().ones(x) if math.isnan(torch.amax(x).item()) else 1.0
 
 
 class EagerBoundedTorchNamespace(Bounded, EagerTorchNamespace):

@@ -19,8 +19,9 @@ from arspec._numpy import BLOCK, NumpyNamespace
 from arspec.penalties import Penalty
 from arspec.penalties._custom import uses_autodiff
 
-# Beyond it the faster kernels of torch outweigh their overhead.
+# Beyond it the kernels of torch outweigh their overhead, if several threads share them.
 SMALL = 1 << 16
+FEW_THREADS = 2
 
 
 class QuickNumpyNamespace(NumpyNamespace):
@@ -129,7 +130,7 @@ def small_value(penalty: Penalty, x: Tensor, axes: Axes, *, known: bool = False)
 
 def small_gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *, known: bool = False) -> Tensor | None:
     """Return the gradient by the reference, or None if a tensor does not qualify; `known` is about x."""
-    upstream = array_of(cotangent) if x.numel() <= SMALL else None
+    upstream = array_of(cotangent) if _is_small(x) else None
     arrays = None if upstream is None else _arrays(penalty, x, axes, known)
     if arrays is None or upstream is None:
         return None
@@ -138,8 +139,12 @@ def small_gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *
     return torch.from_numpy(np.require(found, requirements="W")).to(x.dtype)  # a broadcast array is read-only
 
 
+def _is_small(x: Tensor) -> bool:
+    return x.numel() <= SMALL or torch.get_num_threads() <= FEW_THREADS
+
+
 def _arrays(penalty: Penalty, x: Tensor, axes: Axes, known: bool) -> tuple[np.ndarray, Axes] | None:
-    if x.numel() > SMALL or x.dtype not in _DTYPES or axes.numerics == "bounded" or uses_autodiff(penalty):
+    if not _is_small(x) or x.dtype not in _DTYPES or axes.numerics == "bounded" or uses_autodiff(penalty):
         return None
     array = _memory(x) if known else array_of(x)
     mask: Any = None if axes.mask is None else array_of(axes.mask)
