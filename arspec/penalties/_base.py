@@ -70,12 +70,12 @@ class Penalty:
         """Return which terms are valid, given which positions of x are."""
         return mask
 
-    def quick_sum(self, x: Array, kernels: Any) -> float:
+    def quick_sum(self, x: Array, kernels: Any) -> Any:
         """Return Σ terms(x) by the fused operations of an engine (`arspec._quick.Kernels`), in any order."""
         raise NotImplementedError
 
-    def quick_gradient(self, x: Array, weight: float, kernels: Any, out: Array) -> None:
-        """Write the gradient of weight · Σ terms(x) into `out`, rounded once, for 2⁻¹²⁶ <= |weight| <= 1 or 0."""
+    def quick_gradient(self, x: Array, weight: Any, kernels: Any, out: Any) -> Any:
+        """Write the gradient of weight · Σ terms(x) into `out`, or return it where arrays cannot be written."""
         raise NotImplementedError
 
     @property

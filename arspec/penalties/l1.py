@@ -52,11 +52,11 @@ class L1(Penalty):
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         return xp.multiply(weight, xp.sign(x))
 
-    def quick_sum(self, x: Array, kernels: Any) -> float:
+    def quick_sum(self, x: Array, kernels: Any) -> Any:
         return kernels.sum_of_magnitudes(x)
 
-    def quick_gradient(self, x: Array, weight: float, kernels: Any, out: Array) -> None:
-        kernels.signs(x, weight, out)
+    def quick_gradient(self, x: Array, weight: Any, kernels: Any, out: Any) -> Any:
+        return kernels.signs(x, weight, out)
 
     @property
     def subnormal_term(self) -> float:

@@ -50,11 +50,11 @@ class L2(Penalty):
     def terms_gradient(self, x: Array, weight: Array | float, *, xp: Namespace, axes: Axes) -> Array:
         return xp.multiply(weight, xp.double(x))
 
-    def quick_sum(self, x: Array, kernels: Any) -> float:
+    def quick_sum(self, x: Array, kernels: Any) -> Any:
         return kernels.sum_of_squares(x)
 
-    def quick_gradient(self, x: Array, weight: float, kernels: Any, out: Array) -> None:
-        kernels.scaled(x, 2.0 * weight, out)
+    def quick_gradient(self, x: Array, weight: Any, kernels: Any, out: Any) -> Any:
+        return kernels.scaled(x, 2.0 * weight, out)
 
     @property
     def subnormal_term(self) -> float:

@@ -12,9 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from arspec import SpecError, UnsupportedError, _evaluate
+from arspec._axes import Axes
 from arspec._bounded import Bounded
+from arspec._means import mean_count
 from arspec._namespace import Namespace
 from arspec.penalties import Penalty
+from arspec.penalties._base import components
+from arspec_tensorflow import _quick
 from arspec_tensorflow._tree import halve_at_run_time
 
 
@@ -120,6 +124,7 @@ class BoundedTensorFlowNamespace(Bounded, TensorFlowNamespace):
 
 
 XP = TensorFlowNamespace()
+KERNELS = _quick.TensorFlowKernels(XP)
 
 
 @tf.custom_gradient
@@ -177,14 +182,33 @@ def value(
     given = None if mask is None else tf.convert_to_tensor(mask)
     placed = _evaluate.with_mask(resolved, given, tensor, XP)
 
+    quick = _quick.serves(penalty, tensor, placed)
+
     @tf.custom_gradient
     def penalized(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def pull_back(cotangent: tf.Tensor) -> tf.Tensor:
-            return _evaluate.gradient(penalty, x, cotangent, xp=XP, axes=placed)
+            return _gradient(penalty, x, cotangent, placed, quick=quick)
 
-        return _evaluate.value(penalty, x, xp=XP, axes=placed), pull_back
+        return _value(penalty, x, placed, quick=quick), pull_back
 
     return penalized(tensor)
+
+
+def _value(penalty: Penalty, x: tf.Tensor, axes: Axes, *, quick: bool) -> tf.Tensor:
+    def definition() -> tf.Tensor:
+        return _evaluate.value(penalty, x, xp=XP, axes=axes)
+
+    if not quick or axes.numerics == "bounded":
+        return definition()
+    return _quick.certified(penalty, x, axes, XP, KERNELS, definition)
+
+
+def _gradient(penalty: Penalty, x: tf.Tensor, cotangent: tf.Tensor, axes: Axes, *, quick: bool) -> tf.Tensor:
+    parts = components(penalty)
+    if not quick or len(parts) > 1 or axes.numerics == "bounded":
+        return _evaluate.gradient(penalty, x, cotangent, xp=XP, axes=axes)
+    share = XP.share(parts[0].coefficient, mean_count(XP.shape(x), axes))
+    return parts[0].penalty.quick_gradient(x, tf.cast(cotangent, tf.float64) * share, KERNELS, None)
 
 
 def _dense(x: Any) -> tf.Tensor:
