@@ -6,7 +6,8 @@ axes, and slice by slice along every other one: the same operations on the same 
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from arspec._axes import Axes
 from arspec._namespace import Array, Namespace, cut
@@ -15,14 +16,15 @@ from arspec._namespace import Array, Namespace, cut
 SMALLEST = 1 << 18
 
 
-class Blocks(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Blocks:
     """Where a tensor is cut: along `axis`, `length` entries at a time."""
 
     axis: int
     length: int
     size: int
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((start, min(start + self.length, self.size)) for start in range(0, self.size, self.length))
 
     def of(self, x: Array) -> Iterator[Array]:
