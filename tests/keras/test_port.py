@@ -306,6 +306,8 @@ def _custom(inputs: keras.KerasTensor) -> keras.KerasTensor:
         (lambda x: L.Conv2D(3, 2, kernel_constraint="non_neg", name="bound")(x), "bound: kernel_constraint"),
         (lambda x: L.Softmax(axis=1, name="soft")(x), "soft: Softmax\\(axis=1\\)"),
         (lambda x: L.BatchNormalization(trainable=False, name="still")(x), "'still' is a frozen BatchNormalization"),
+        (lambda x: L.BatchNormalization(name="fixed")(x, training=False), "fixed: training=False"),
+        (lambda x: L.Dropout(0.5, name="monte_carlo")(x, training=True), "monte_carlo: training=True"),
         (lambda x: L.ReLU(max_value=3.0, name="capped")(x), "capped: this ReLU"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from arspec import SpecError, UnsupportedError
 from arspec.port._graph import Graph, Input, Node, Reference, require_name
-from arspec.port._kinds import Embedding, Kind
+from arspec.port._kinds import Dropout, Embedding, Kind, refuse
 from arspec_keras.port._layers import read_layer, read_operation
 from arspec_keras.port._masks import Masks
 from arspec_keras.port._sequences import called, result_shapes
@@ -114,6 +114,8 @@ def _node(call: _Call, prefix: str, reading: _Parts) -> Node:
         kind, inputs = read_operation(operation, call.inputs, call.options, path)
         return Node(name, kind, inputs, call.shapes, call.call)
     kind, held = read_layer(operation, path, call.input_shapes)
+    if call.options.get("training") is not None and _tells_modes_apart(kind):
+        raise refuse(path, f"training={call.options['training']!r}", "Leave it to the mode of the whole model.")
     kind = called(kind, call.options, path)
     if call.call == 0:
         reading.variables |= {f"{path}/{role}": variable for role, variable in held.items()}
@@ -128,6 +130,10 @@ def _node(call: _Call, prefix: str, reading: _Parts) -> Node:
 
 def _trainable(kind: Kind) -> tuple[str, ...]:
     return tuple(role for role in kind.roles() if role not in kind.state)
+
+
+def _tells_modes_apart(kind: Kind) -> bool:
+    return _keeps_statistics(kind) or isinstance(kind, Dropout)
 
 
 def _keeps_statistics(kind: Kind) -> bool:
