@@ -154,54 +154,54 @@ class BoundingNamespace(Namespace):
     """The operations of a formula on `Bounded` numbers."""
 
     def __init__(self, within: Arithmetic = FLOAT64) -> None:
-        self.within = within
+        self.arithmetic = within
 
     def dtype_name(self, x: Any) -> str:
         return "float64" if isinstance(x, Bounded) else x.dtype.name
 
     def cast(self, x: Any, dtype: str) -> Bounded:
-        return _lifted(x, self.within)
+        return _lifted(x, self.arithmetic)
 
     def flush(self, x: Any, smallest: float) -> Bounded:
-        x = _lifted(x, self.within)
-        return Bounded(np.where(np.abs(x.value) < smallest, 0.0, x.value), x.error, self.within)
+        x = _lifted(x, self.arithmetic)
+        return Bounded(np.where(np.abs(x.value) < smallest, 0.0, x.value), x.error, self.arithmetic)
 
     def zeros(self, like: Any, shape: tuple[int, ...]) -> Bounded:
-        return Bounded(np.zeros(shape), 0.0, self.within)
+        return Bounded(np.zeros(shape), 0.0, self.arithmetic)
 
     def constant(self, array: np.ndarray, like: Any) -> Any:
         return array
 
     def where(self, condition: Any, x: Any, y: Any) -> Any:
-        x, y = _lifted(x, self.within), _lifted(y, self.within)
+        x, y = _lifted(x, self.arithmetic), _lifted(y, self.arithmetic)
         value, error = np.where(condition, x.value, y.value), np.where(condition, x.error, y.error)
-        return Bounded(value, error, self.within)
+        return Bounded(value, error, self.arithmetic)
 
     def reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
         if not isinstance(x, Bounded):
             return x.reshape(shape)
-        return Bounded(x.value.reshape(shape), x.error.reshape(shape), self.within)
+        return Bounded(x.value.reshape(shape), x.error.reshape(shape), self.arithmetic)
 
     def concat(self, parts: list[Bounded], axis: int) -> Bounded:
         values, errors = [p.value for p in parts], [p.error for p in parts]
-        return Bounded(np.concatenate(values, axis), np.concatenate(errors, axis), self.within)
+        return Bounded(np.concatenate(values, axis), np.concatenate(errors, axis), self.arithmetic)
 
     def broadcast_to(self, x: Any, shape: tuple[int, ...]) -> Any:
         if not isinstance(x, Bounded):
             return np.broadcast_to(x, shape)
-        return Bounded(np.broadcast_to(x.value, shape), np.broadcast_to(x.error, shape), self.within)
+        return Bounded(np.broadcast_to(x.value, shape), np.broadcast_to(x.error, shape), self.arithmetic)
 
     def abs(self, x: Bounded) -> Bounded:
-        return Bounded(np.abs(x.value), x.error, self.within)
+        return Bounded(np.abs(x.value), x.error, self.arithmetic)
 
     def sign(self, x: Bounded) -> Bounded:
         uncertain = (x.error > 0) & (np.abs(x.value) <= x.error)
-        return Bounded(np.sign(x.value), np.where(uncertain, 2.0, 0.0), self.within)
+        return Bounded(np.sign(x.value), np.where(uncertain, 2.0, 0.0), self.arithmetic)
 
     def sqrt(self, x: Bounded) -> Bounded:
         root = np.sqrt(x.value)
         carried = np.where(x.error > 0, x.error / np.where(root > 0, root, 1.0), 0.0)
-        return _rounded(root, carried, self.within)
+        return _rounded(root, carried, self.arithmetic)
 
     def exp(self, x: Bounded) -> Bounded:
         value = np.exp(x.value)
@@ -219,45 +219,45 @@ class BoundingNamespace(Namespace):
 
     def raw_power(self, x: Bounded, exponent: float) -> Bounded:
         value = np.power(x.value, exponent)
-        relative = x.error / np.maximum(x.value - x.error, self.within.underflow)
+        relative = x.error / np.maximum(x.value - x.error, self.arithmetic.underflow)
         # The exponent is rounded as well: x^δ = exp(δ log x).
         logarithm = np.abs(np.log(np.where(x.value > 0, x.value, 1.0)))
-        shifted = logarithm * self.within.rounded(np.asarray(exponent, np.float64))
+        shifted = logarithm * self.arithmetic.rounded(np.asarray(exponent, np.float64))
         return self._elementary("power", value, np.abs(value) * (np.abs(exponent) * relative + shifted))
 
     def raw_max(self, x: Bounded, axis: tuple[int, ...]) -> Bounded:
         if not axis:
             return x
-        return Bounded(x.value.max(axis, keepdims=True), x.error.max(axis, keepdims=True), self.within)
+        return Bounded(x.value.max(axis, keepdims=True), x.error.max(axis, keepdims=True), self.arithmetic)
 
     def matmul(self, x: Bounded, y: Bounded, minus: Any = 0.0) -> Bounded:
-        inner, left, right, minus = x.shape[1], np.abs(x.value), np.abs(y.value), _lifted(minus, self.within)
+        inner, left, right, minus = x.shape[1], np.abs(x.value), np.abs(y.value), _lifted(minus, self.arithmetic)
         carried = (left + x.error) @ y.error + x.error @ right + minus.error
         largest = 1.0 + np.max(left, initial=0.0) + np.max(right, initial=0.0)
         # For any order of the sum, and of the products of slices it is made of.
-        rounded = (2 * inner + SLICED) * self.within.u * (left @ right + np.abs(minus.value))
-        error = carried + rounded + inner * largest * self.within.underflow
-        return Bounded(x.value @ y.value - minus.value, error, self.within)
+        rounded = (2 * inner + SLICED) * self.arithmetic.u * (left @ right + np.abs(minus.value))
+        error = carried + rounded + inner * largest * self.arithmetic.underflow
+        return Bounded(x.value @ y.value - minus.value, error, self.arithmetic)
 
     def permute(self, x: Any, order: tuple[int, ...]) -> Any:
         if not isinstance(x, Bounded):
             return np.transpose(x, order)
-        return Bounded(np.transpose(x.value, order), np.transpose(x.error, order), self.within)
+        return Bounded(np.transpose(x.value, order), np.transpose(x.error, order), self.arithmetic)
 
     def _elementary(self, name: str, value: np.ndarray, carried: np.ndarray) -> Bounded:
-        return _rounded(value, carried, self.within, self.within.ulps[name])
+        return _rounded(value, carried, self.arithmetic, self.arithmetic.ulps[name])
 
 
 class AnyOrder(BoundingNamespace):
     """As above, and a sum may be taken in any order, as the frameworks' own do."""
 
     def halve(self, x: Any, axis: int) -> Bounded:
-        x = _lifted(x, self.within)
-        steps = max(x.shape[axis] - 1, 0) * self.within.u
+        x = _lifted(x, self.arithmetic)
+        steps = max(x.shape[axis] - 1, 0) * self.arithmetic.u
         carried = np.sum(x.error, axis=axis, keepdims=True)
         size = np.sum(np.abs(x.value) + x.error, axis=axis, keepdims=True)
-        error = carried + steps / (1 - steps) * size + x.shape[axis] * self.within.underflow
-        return Bounded(np.sum(x.value, axis=axis, keepdims=True), error, self.within)
+        error = carried + steps / (1 - steps) * size + x.shape[axis] * self.arithmetic.underflow
+        return Bounded(np.sum(x.value, axis=axis, keepdims=True), error, self.arithmetic)
 
 
 _TREE = BoundingNamespace()
@@ -284,9 +284,9 @@ def distance_to_exact(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how far the formula, computed as `xp` says, may be from its exact result; infinite if unknown."""
     axes = replace(axes, dtype="float64")
-    number, upstream = (_lifted(np.asarray(a, np.float64), xp.within) for a in (x, cotangent))
+    number, upstream = (_lifted(np.asarray(a, np.float64), xp.arithmetic) for a in (x, cotangent))
     with np.errstate(all="ignore"):
         value = _evaluate.value(penalty, number, xp=xp, axes=axes)
         gradient = _evaluate.gradient(penalty, number, upstream, xp=xp, axes=axes)
-    of_value, of_gradient = (_lifted(found, xp.within).error for found in (value, gradient))
+    of_value, of_gradient = (_lifted(found, xp.arithmetic).error for found in (value, gradient))
     return np.where(np.isnan(of_value), np.inf, of_value), np.where(np.isnan(of_gradient), np.inf, of_gradient)
