@@ -182,9 +182,24 @@ def open_sizes() -> keras.Model:
     return keras.Model(inputs, L.AveragePooling2D(2, padding="same", name="average")(x), name="open")
 
 
+def told_its_mode() -> keras.Model:
+    """A layer that is told training=False: Keras lets the mode of the model overrule it."""
+    x = inputs = image(shape=(6, 5, 3))
+    x = L.BatchNormalization(name="norm")(x, training=False)
+    return keras.Model(inputs, L.Dense(2, name="out")(L.Dropout(0.5, name="dropped")(x)), name="told")
+
+
 MODELS = [
     *(convolutional, dilated_and_grouped, one_dimensional, three_dimensional, normalized, merged, nested, frozen),
-    *(scaled, tokens, open_sizes, transposed(3, 1, "valid"), transposed(2, 3, "valid"), transposed(4, 2, "same")),
+    *(
+        told_its_mode,
+        scaled,
+        tokens,
+        open_sizes,
+        transposed(3, 1, "valid"),
+        transposed(2, 3, "valid"),
+        transposed(4, 2, "same"),
+    ),
     *(transposed(3, 2, "same"), transposed(2, 3, "same"), transposed(5, 2, "same")),
 ]
 
@@ -306,7 +321,6 @@ def _custom(inputs: keras.KerasTensor) -> keras.KerasTensor:
         (lambda x: L.Conv2D(3, 2, kernel_constraint="non_neg", name="bound")(x), "bound: kernel_constraint"),
         (lambda x: L.Softmax(axis=1, name="soft")(x), "soft: Softmax\\(axis=1\\)"),
         (lambda x: L.BatchNormalization(trainable=False, name="still")(x), "'still' is a frozen BatchNormalization"),
-        (lambda x: L.BatchNormalization(name="fixed")(x, training=False), "fixed: training=False"),
         (lambda x: L.Dropout(0.5, name="monte_carlo")(x, training=True), "monte_carlo: training=True"),
         (lambda x: L.ReLU(max_value=3.0, name="capped")(x), "capped: this ReLU"),
     ],

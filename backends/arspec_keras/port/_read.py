@@ -114,8 +114,10 @@ def _node(call: _Call, prefix: str, reading: _Parts) -> Node:
         kind, inputs = read_operation(operation, call.inputs, call.options, path)
         return Node(name, kind, inputs, call.shapes, call.call)
     kind, held = read_layer(operation, path, call.input_shapes)
-    if call.options.get("training") is not None and _tells_modes_apart(kind):
-        raise refuse(path, f"training={call.options['training']!r}", "Leave it to the mode of the whole model.")
+    # Keras records training=False for every symbolic call, also where nobody said so, and lets the mode
+    # of the whole model overrule it.
+    if call.options.get("training") and _tells_modes_apart(kind):
+        raise refuse(path, "training=True", "Leave it to the mode of the whole model.")
     kind = called(kind, call.options, path)
     if call.call == 0:
         reading.variables |= {f"{path}/{role}": variable for role, variable in held.items()}
