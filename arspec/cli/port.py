@@ -77,7 +77,7 @@ def export(
 @app.command()
 def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     """Print what a bundle holds: layers, weights, rules, environment. The files are checked."""
-    from arspec.port import read_bundle
+    from arspec.port import Graph, read_bundle
 
     with _reported():
         held = read_bundle(bundle)
@@ -95,7 +95,7 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
         return
     rows = [("layer", "kind", "weights", "result")]
     for path, node in held.graph.walk():
-        own = [name for name in held.weights if name.startswith(f"{path}/") and "nodes" not in dir(node.layer)]
+        own = [] if isinstance(node.layer, Graph) else [f"{path}/{role}" for role in sorted(node.layer.roles())]
         sizes = ", ".join(f"{n.rpartition('/')[2]} {'×'.join(map(str, held.weights[n].shape))}" for n in own)
         shape = " ".join("×".join("?" if s is None else str(s) for s in shape) for shape in node.shapes)
         rows.append((path, type(node.layer).__name__, sizes or "-", shape or "scalar"))

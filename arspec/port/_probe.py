@@ -5,7 +5,7 @@ gives a `Subject`, which computes in float64 what it is asked for, in canonical 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -161,6 +161,15 @@ def measure(subject: Subject, probe: Probe) -> Iterator[tuple[str, np.ndarray]]:
         yield f"gradient/penalty/{name}", gradient
     for name, weight in subject.step(first, probe.cotangents, LEARNING_RATE).items():
         yield f"after/{name}", weight
+
+
+def gather(subject: Subject, probe: Probe, progress: Callable[[str], None]) -> Arrays:
+    """Return the evidence of a source: what `measure` yields and "trace/LAYER", as summaries."""
+    evidence: Arrays = {}
+    for name, array in measure(subject, probe):
+        progress(name)
+        evidence[name] = summary(array)
+    return evidence | {f"trace/{path}": summary(array) for path, array in subject.trace(probe.inputs["b"])}
 
 
 def summary(array: np.ndarray) -> np.ndarray:

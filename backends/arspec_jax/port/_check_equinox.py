@@ -12,11 +12,12 @@ import numpy as np
 from arspec import Spec, SpecError
 from arspec.port import Bundle, Certificate, Written
 from arspec.port._files import attribute_of
+from arspec.port._library import Library
 from arspec.port._target import require_names, trained_weights
 from arspec_jax._attach import attach
 from arspec_jax._parts import entry_name
 from arspec_jax.port._equinox import write_equinox
-from arspec_jax.port._subject import JaxSubject, Library, Pass, Tensors, compiled
+from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
 
 
 def check_equinox(

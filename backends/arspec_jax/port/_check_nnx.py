@@ -12,10 +12,11 @@ from flax import nnx
 from arspec import Spec, SpecError
 from arspec.port import Bundle, Certificate, Written
 from arspec.port._files import attribute_of
+from arspec.port._library import Library
 from arspec.port._target import require_names
 from arspec_jax._attach import attach
 from arspec_jax.port._nnx import write_nnx
-from arspec_jax.port._subject import JaxSubject, Library, Pass, Tensors, compiled
+from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
 
 
 def check_nnx(

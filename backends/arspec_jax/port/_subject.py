@@ -5,11 +5,8 @@ a pass in training mode the gradients too, whose two weights (of the data loss a
 penalties) are arguments.
 """
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,57 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from arspec import L1, Rule, Spec
-from arspec.port import Bundle, Certificate, Written, certify, plant
-from arspec.port._environment import environment
+from arspec.port import Bundle, Written
 from arspec.port._probe import padding_mask, perturbed
 from arspec.port._source import FIRST
-from arspec.port._target import require_tensors, target_spec, trained_weights
+from arspec.port._target import target_spec, trained_weights
 
 Arrays = dict[str, np.ndarray]
 Tensors = Mapping[str, Any]
 # A check runs everything a few times, so that compiling is most of it.
 QUICK = {"xla_backend_optimization_level": 1}
 Pass = tuple[list[Any], list[Any], Tensors]  # outputs, penalties, and what the pass changed
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """What a check needs to know about NNX or Equinox.
-
-    Attributes
-    ----------
-    packages : whose versions belong to a certificate.
-    write, load : `write_nnx` and `load_nnx`, or those of Equinox.
-    arrays : of a model, by path.
-    subject : makes a `Subject`.
-    """
-
-    name: str
-    packages: tuple[str, ...]
-    write: Callable[[Bundle], Written]
-    load: Callable[[Path, str, Mapping[str, np.ndarray]], Any]
-    arrays: Callable[[Any], Mapping[str, Any]]
-    subject: Callable[[Bundle, Written, Any], "JaxSubject"]
-
-    def certificate(
-        self, bundle: Bundle, written: Written, model: Any, faults: bool, progress: Callable[[str], None]
-    ) -> Certificate:
-        """Compare a model with the evidence of a bundle, level by level."""
-        held = {name: np.asarray(array) for name, array in self.arrays(model).items()}
-        require_tensors(held, written)
-        subject = self.subject(bundle, written, model)
-        found = plant(bundle, self._faulty, subject, progress=progress) if faults else {}
-        where = environment(self.name, *self.packages, dtype="float64")
-        return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
-
-    def _faulty(self, bundle: Bundle, edit: Callable[[Written], Written]) -> "JaxSubject":
-        """Write a target with a fault, and load it."""
-        written = edit(self.write(bundle))
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "written.py"
-            file.write_text(written.text, encoding="utf-8")
-            model = self.load(file, written.class_name, written.weights.to_target(bundle.weights))
-        return self.subject(bundle, written, model)
 
 
 class JaxSubject(ABC):

@@ -1,6 +1,5 @@
 """Measuring a Keras target: the twin of a model whose weights a map names."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ import numpy as np
 
 import keras
 from arspec import SpecError
-from arspec.port import Bundle, Certificate, Written, certify
-from arspec.port._environment import environment
-from arspec.port._faults import plant
+from arspec.port import Bundle, Certificate, Written
 from arspec.port._files import attribute_of
+from arspec.port._library import Library
 from arspec.port._probe import perturbed
-from arspec.port._target import require_names, require_tensors, target_spec
+from arspec.port._target import require_names, target_spec
 from arspec_keras.port._read import Reading
 from arspec_keras.port._twin import Twin
 from arspec_keras.port._write import write
@@ -44,17 +42,7 @@ def check(
     SpecError: the model has other weights than the map says.
     UnsupportedError: Keras does not run on TensorFlow, the only backend that is float64 throughout.
     """
-    held = {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in named_weights(model)}
-    require_tensors(held, written)
-    subject = KerasSubject(bundle, written, model)
-    found = plant(bundle, _faulty, subject, progress=progress) if faults else {}
-    where = environment("keras", "keras", "tensorflow-cpu", backend=keras.backend.backend(), dtype="float64")
-    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
-
-
-def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "KerasSubject":
-    written = edit(write(bundle))
-    return KerasSubject(bundle, written, build(bundle, written))
+    return _LIBRARY.certificate(bundle, written, model, faults, progress)
 
 
 class KerasSubject(Twin):
@@ -94,10 +82,7 @@ def named_weights(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def build(bundle: Bundle, written: Written) -> keras.Model:
     """Return a model of the source code that was written, with the weights of the bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "written.py"
-        file.write_text(written.text, encoding="utf-8")
-        return load_code(file, written.class_name, written.weights.to_target(bundle.weights))
+    return _LIBRARY.build(bundle, written)
 
 
 def load_code(file: str | Path, name: str, weights: Mapping[str, np.ndarray]) -> keras.Model:
@@ -115,3 +100,18 @@ def load_code(file: str | Path, name: str, weights: Mapping[str, np.ndarray]) ->
     for key, variable in held.items():
         variable.assign(weights[key])
     return model
+
+
+def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_weights(model)}
+
+
+_LIBRARY = Library(
+    "keras",
+    ("keras", "tensorflow-cpu"),
+    write,
+    load_code,
+    _arrays,
+    KerasSubject,
+    settings={"backend": keras.backend.backend()},
+)

@@ -10,7 +10,7 @@ from arspec import Spec, SpecError
 from arspec._placements import ACTIVATIONS
 from arspec.port import Bundle, PortedSite
 from arspec.port._environment import environment
-from arspec.port._probe import make_probe, measure, perturbed, summary
+from arspec.port._probe import BATCHES, gather, make_probe, perturbed
 from arspec_keras._carried import as_it_was
 from arspec_keras._extract import extract
 from arspec_keras.port._layers import Constant
@@ -58,18 +58,13 @@ def _exported(model: keras.Model, rules: Spec, progress: Callable[[str], None]) 
     reading = read_model(model)
     weights = {path: _array(variable) for path, variable in reading.variables.items()}
     twin = Twin(model, rules, perturbed(weights))
-    shapes = [(5, *_sizes(tensor)) for tensor in model.outputs]
+    shapes = [(BATCHES["a"], *_sizes(tensor)) for tensor in model.outputs]
     varies = any(None in shape for shape in shapes)
     probe = make_probe(reading.graph, () if varies else shapes)
     if varies:
         found = twin.outputs(probe.inputs["a"], training=False)
         probe = make_probe(reading.graph, [each.shape for each in found])
-    evidence: dict[str, Any] = {}
-    for name, array in measure(twin, probe):
-        progress(name)
-        evidence[name] = summary(array)
-    for path, array in twin.trace(probe.inputs["b"]):
-        evidence[f"trace/{path}"] = summary(array)
+    evidence = gather(twin, probe, progress)
     position = {id(rule): index for index, rule in enumerate(rules.rules)}
     sites = tuple(
         PortedSite(site.key, position[id(site.rule)], site.layer, site.rule.placement, _mask(reading, site))

@@ -2,7 +2,6 @@
 
 import copy
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arspec import Spec, SpecError
-from arspec.port import Bundle, Certificate, Fault, Written, certify, plant
-from arspec.port._environment import environment
+from arspec import SpecError
+from arspec.port import Bundle, Certificate, Fault, Written
 from arspec.port._files import attribute_of
 from arspec.port._kinds import LSTM, SimpleRNN
+from arspec.port._library import Library
 from arspec.port._probe import padding_mask, perturbed
 from arspec.port._source import FIRST
+from arspec.port._target import target_spec, trained_weights
 from arspec_torch._attach import attach
 from arspec_torch.port._recurrent import FINAL
 from arspec_torch.port._write import write
@@ -52,17 +52,7 @@ def check(
     ------
     SpecError: the module has other tensors than the map says.
     """
-    held = {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
-    _require_tensors(held, written)
-    subject = TorchSubject(bundle, written, module)
-    found = plant(bundle, _faulty, subject, more=_own_faults(bundle), progress=progress) if faults else {}
-    where = environment("torch", "torch", dtype="float64")
-    return certify(bundle, subject, written.weights, held, where, faults=found, progress=progress)
-
-
-def _faulty(bundle: Bundle, edit: Callable[[Written], Written]) -> "TorchSubject":
-    written = edit(write(bundle))
-    return TorchSubject(bundle, written, build(bundle, written))
+    return _LIBRARY.certificate(bundle, written, module, faults, progress)
 
 
 def _own_faults(bundle: Bundle) -> Iterator[Fault]:
@@ -84,7 +74,7 @@ class TorchSubject:
 
     def __init__(self, bundle: Bundle, written: Written, module: nn.Module) -> None:
         self._bundle, self._written = bundle, written
-        self.module = _copy(module).double()
+        self.module = copy.deepcopy(module).double()
         weights = written.weights.to_target(perturbed(bundle.weights))
         self.module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
         for part in self.module.modules():
@@ -97,14 +87,8 @@ class TorchSubject:
         self._slopes: dict[int, tuple[Arrays, Arrays]] = {}
 
     def _attached(self) -> Any:
-        sites, rules = self._bundle.sites, self._bundle.spec.rules
-        if not sites:
-            return None
-        found = [
-            replace(rules[site.rule], layer=layer, placement=placement)
-            for site, (layer, placement) in zip(sites, self._written.sites, strict=True)
-        ]
-        return attach(self.module, Spec(found), axes=self._axes())
+        rules = target_spec(self._bundle, self._written)
+        return attach(self.module, rules, axes=self._axes()) if rules.rules else None
 
     def _axes(self) -> dict[str, str]:
         """Say the order of axes of activations that are channels first."""
@@ -181,11 +165,7 @@ class TorchSubject:
         return found
 
     def _trainable(self, found: Arrays) -> Arrays:
-        allowed = {
-            path
-            for path, node, role in self._bundle.graph.weights()
-            if role not in getattr(node.layer, "state", ()) and role not in node.frozen
-        }
+        allowed = trained_weights(self._bundle.graph)
         return {path: gradient for path, gradient in found.items() if path in allowed}
 
     def _parameters(self) -> dict[str, nn.Parameter]:
@@ -259,10 +239,7 @@ def load(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray]) -
 
 def build(bundle: Bundle, written: Written) -> nn.Module:
     """Return a module of the source code that was written, with the weights of the bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "written.py"
-        file.write_text(written.text, encoding="utf-8")
-        return load(file, written.class_name, written.weights.to_target(bundle.weights))
+    return _LIBRARY.build(bundle, written)
 
 
 class _Hardsigmoid(nn.Hardsigmoid):
@@ -285,10 +262,6 @@ def _without_side(layer: str) -> str:
     return layer.removesuffix("/forward").removesuffix("/backward")
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module)
-
-
 def _recorder(seen: dict[str, Tensor], path: str, layout: str) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         if layout == FINAL:  # of a recurrent module: the states in which its walks end, side by side
@@ -308,14 +281,8 @@ def _canonical(x: Tensor, layout: str) -> np.ndarray:
     return np.moveaxis(array, 1, -1) if layout == FIRST and array.ndim > 2 else array
 
 
-def _require_tensors(held: Mapping[str, np.ndarray], written: Written) -> None:
-    expected = written.weights.shapes
-    missing, foreign = sorted(set(expected) - set(held)), sorted(set(held) - set(expected))
-    wrong = [
-        f"{name} has shape {held[name].shape}, not {tuple(shape)}"
-        + (", looks transposed" if held[name].shape[::-1] == tuple(shape) else "")
-        for name, shape in expected.items()
-        if name in held and held[name].shape != tuple(shape)
-    ]
-    if missing or foreign or wrong:
-        raise SpecError(f"the module is not that of the map: missing {missing}, not in the map {foreign}, {wrong}.")
+def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+_LIBRARY = Library("torch", ("torch",), write, load, _arrays, TorchSubject, _own_faults)

@@ -15,7 +15,7 @@ from arspec.port import Bundle, PortedSite, WeightMap, Written
 from arspec.port._environment import environment
 from arspec.port._graph import Graph, Input
 from arspec.port._kinds import Activation, Embedding, refuse
-from arspec.port._probe import make_probe, measure, summary
+from arspec.port._probe import gather, make_probe
 from arspec.port._source import FIRST, LAST, Place
 from arspec_torch._attach import attach, inside
 from arspec_torch._extract import extract
@@ -97,12 +97,7 @@ def _measured(bundle: Bundle, written: Written, model: nn.Module, progress: Call
     subject = TorchSubject(bundle, written, model)
     shapes = [output.shape for output in subject.outputs(bundle.probe.inputs["a"], training=False)]
     probe = make_probe(bundle.graph, shapes)
-    evidence: dict[str, Any] = {}
-    for name, array in measure(subject, probe):
-        progress(name)
-        evidence[name] = summary(array)
-    for path, array in subject.trace(probe.inputs["b"]):
-        evidence[f"trace/{path}"] = summary(array)
+    evidence = gather(subject, probe, progress)
     return replace(bundle, probe=probe, evidence=evidence)
 
 
