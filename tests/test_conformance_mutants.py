@@ -162,7 +162,7 @@ def _counting(tally: Any) -> None:
 
 def _no_bound(trial: Any) -> Any:
     found = judges.exact(trial)
-    return judges.Expected(*(replace(p, allowed=np.full(p.allowed.shape, np.inf)) for _, p in found.items()))
+    return judges.Expected(*(replace(p, limit=lambda: np.inf) for _, p in found.items()))
 
 
 BLINDED: dict[str, tuple[Any, str, Any]] = {
@@ -198,7 +198,7 @@ def test_a_blind_judge_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _judging_nothing(part: Callable[..., Any]) -> Callable[..., Any]:
-    def blind(exact: Any, dtype: Any, allowed: Any, judged: Any = True) -> Any:
-        return part(exact, dtype, allowed, False)
+    def blind(exact: Any, dtype: Any, limit: Any, judged: Any = True) -> Any:
+        return part(exact, dtype, limit, False)
 
     return blind

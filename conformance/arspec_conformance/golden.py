@@ -45,7 +45,7 @@ def replay(vector: dict[str, Any]) -> tuple[Trial, dict[str, Part]]:
         given = vector[name]
         exact, allowed = (_numbers(given[key], given["shape"]) for key in ("exact", "allowed"))
         dtype = np.dtype(as_dtype(0.0, given["dtype"]).dtype)
-        parts[name] = Part(exact, dtype, allowed, np.full(exact.shape, True))
+        parts[name] = Part(exact, dtype, lambda allowed=allowed: allowed, np.full(exact.shape, True))
     return trial, parts
 
 

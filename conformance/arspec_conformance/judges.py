@@ -6,7 +6,7 @@ rounding to the output's dtype. Never is one backend compared with another.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -33,14 +33,20 @@ class Part:
     ----------
     exact : in float64, of the shape that is expected.
     dtype : the dtype that is expected.
-    allowed : how far an entry may be from `exact`; 0 demands the bits of `exact`, rounded once.
+    limit : what `allowed` is computed with, when an entry is not what `rounded` says.
     judged : which entries are compared; of the others there is only dtype and shape.
     """
 
     exact: np.ndarray
     dtype: np.dtype[Any]
-    allowed: np.ndarray
+    limit: Callable[[], Any]
     judged: np.ndarray
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """How far an entry may be from `exact`; 0 demands the bits of `exact`, rounded once."""
+        known = self.limit()
+        return np.broadcast_to(np.where(np.isnan(known), np.inf, known), self.exact.shape)
 
     @property
     def rounded(self) -> np.ndarray:
@@ -63,7 +69,7 @@ class Expected:
 
 def exact(trial: Trial) -> Expected:
     """Demand every bit of the definition, rounded once to the output's dtype."""
-    return _expected(trial, np.float64(0.0), np.float64(0.0))
+    return _expected(trial, _nothing, _nothing)
 
 
 def bounded(trial: Trial) -> Expected:
@@ -81,20 +87,23 @@ def scaled(trial: Trial) -> Expected:
     if trial.case.x.dtype != np.float64:
         return found
     flushed = trial.case.x.size * FLOAT64.underflow
-    return Expected(*(replace(part, allowed=part.allowed + flushed) for _, part in found.items()))
+    return Expected(*(replace(p, limit=lambda p=p: p.allowed + flushed) for _, p in found.items()))
 
 
 def _within(trial: Trial, narrow: AnyOrder, double: AnyOrder) -> Expected:
     wide, oracle = trial.case.x.dtype == np.float64, _oracle(trial)
     if not trial.case.x.size:
-        return _expected(trial, np.float64(0.0), np.float64(0.0), oracle)
-    given = _flushed(trial.case.x), _axes(trial.case), trial.case.cotangent
-    errors = distance_to_exact(trial.penalty, *given, double if wide else narrow)
-    # In float64 the oracle itself is only as good as the engine.
-    of_value, of_gradient = (2 * error if wide else error for error in errors)
-    value, gradient = _dtypes(trial)
-    allowed = of_value + _rounding(oracle[0], value), of_gradient + _rounding(oracle[1], gradient)
-    return _expected(trial, *allowed, oracle)
+        return _expected(trial, _nothing, _nothing, oracle)
+
+    @cache
+    def distances() -> tuple[np.ndarray, ...]:
+        given = _flushed(trial.case.x), _axes(trial.case), trial.case.cotangent
+        errors = distance_to_exact(trial.penalty, *given, double if wide else narrow)
+        # In float64 the oracle itself is only as good as the engine.
+        factor = 2 if wide else 1
+        return tuple(factor * e + _rounding(o, d) for e, o, d in zip(errors, oracle, _dtypes(trial), strict=True))
+
+    return _expected(trial, lambda: distances()[0], lambda: distances()[1], oracle)
 
 
 def exact_value(trial: Trial) -> Expected:
@@ -104,9 +113,9 @@ def exact_value(trial: Trial) -> Expected:
 
 def nan_is_kept(trial: Trial) -> Expected:
     """Demand NaN in the value and in the gradient wherever x is NaN, and nothing of other entries."""
-    zero, nan, (value, gradient) = np.float64(0.0), np.float64(np.nan), _dtypes(trial)
+    nan, (value, gradient) = np.float64(np.nan), _dtypes(trial)
     at = np.isnan(_wide(trial.case.x))
-    return Expected(_part(nan, value, zero), _part(np.full(at.shape, np.nan), gradient, zero, at))
+    return Expected(_part(nan, value, _nothing), _part(np.full(at.shape, np.nan), gradient, _nothing, at))
 
 
 def quality(trial: Trial) -> Expected:
@@ -114,7 +123,7 @@ def quality(trial: Trial) -> Expected:
     n = max(trial.case.x.size, 1)
     value, _ = _dtypes(trial)
     allowed = (np.log2(n) + 8) * float(ml_dtypes.finfo(value).eps) / 2 * np.abs(_oracle(trial)[0])
-    found = _expected(trial, allowed, np.float64(0.0))
+    found = _expected(trial, lambda: allowed, _nothing)
     return Expected(found.value, replace(found.gradient, judged=np.zeros(trial.case.x.shape, bool)))
 
 
@@ -153,14 +162,16 @@ def excess(part: Part, got: np.ndarray) -> np.ndarray:
     An entry that is the exact result rounded once is right, whatever the bound; NaN and
     infinities are right or wrong, never near.
     """
+    settled = (canonical(got) == canonical(part.rounded)) | ~part.judged
+    if settled.all():  # the common case; a bound takes longer to find than anything else here
+        return np.zeros(settled.shape)
     wide = _wide(got)
-    same = canonical(got) == canonical(part.rounded)
     with np.errstate(all="ignore"):
         share = np.abs(wide - part.exact) / part.allowed
     # Rounding to the largest number, or beyond it, is one rounding like any other.
     finite = np.isfinite(wide) & np.isfinite(part.exact)
     share = np.where(finite & ~np.isnan(share), share, np.inf)
-    return np.where(same | ~part.judged, 0.0, share)
+    return np.where(settled, 0.0, share)
 
 
 def _oracle(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -173,14 +184,19 @@ def _oracle(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
     return value, ar.gradient(trial.penalty, x, **given, cotangent=upstream)
 
 
-def _expected(trial: Trial, of_value: Any, of_gradient: Any, oracle: Any = None) -> Expected:
+def _nothing() -> np.float64:
+    return np.float64(0.0)
+
+
+def _expected(
+    trial: Trial, of_value: Callable[[], Any], of_gradient: Callable[[], Any], oracle: Any = None
+) -> Expected:
     parts = zip(oracle or _oracle(trial), _dtypes(trial), (of_value, of_gradient), strict=True)
     return Expected(*(_part(*part) for part in parts))
 
 
-def _part(exact: Any, dtype: np.dtype[Any], allowed: Any, judged: Any = True) -> Part:
-    shape, known = np.shape(exact), np.where(np.isnan(allowed), np.inf, allowed)
-    return Part(np.asarray(exact), dtype, np.broadcast_to(known, shape), np.broadcast_to(judged, shape))
+def _part(exact: Any, dtype: np.dtype[Any], limit: Callable[[], Any], judged: Any = True) -> Part:
+    return Part(np.asarray(exact), dtype, limit, np.broadcast_to(judged, np.shape(exact)))
 
 
 def _dtypes(trial: Trial) -> tuple[np.dtype[Any], np.dtype[Any]]:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +97,8 @@ def _array_document(x: np.ndarray) -> dict[str, Any]:
 
 def short_hex(number: float) -> str:
     """Return C's hexadecimal form of a float, such as "0x1.8p+1", without zeros that say nothing."""
-    return re.sub(r"\.?0+p", "p", number.hex()) if "." in number.hex() else number.hex()
+    digits, p, exponent = number.hex().partition("p")  # "inf" and "nan" have none
+    return digits.rstrip("0").rstrip(".") + p + exponent if p and "." in digits else number.hex()
 
 
 def _array(document: Mapping[str, Any]) -> np.ndarray:
