@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 import arspec as ar
 from arspec import cli
-from arspec_studies._study import pool, runs, spread, store, study, summary
+from arspec_studies._study import made, page, pool, runs, spread, store, study, summary
+from arspec_studies._study.made import Made
 from arspec_studies._study.runs import Portion, Run
 from arspec_studies._study.store import Store
 
@@ -174,6 +175,42 @@ def test_the_document_is_json() -> None:
     assert json.loads(json.dumps(document, allow_nan=False))["effects"][0]["seeds_beyond_published"] == 0
 
 
+# How results were made
+
+TORCH = Made("arspec study run iris", {"torch": "2.13.0"}, "", 100.0, 2)
+KERAS = Made("arspec study run iris --framework keras", {"keras": "3.15.1"}, "Keras backend: jax", 7.0, 1)
+
+
+def test_how_every_framework_was_run_is_kept(tmp_path: Path) -> None:
+    made.add(tmp_path, "torch", TORCH, quick=False, resume=False)
+    made.add(tmp_path, "keras", KERAS, quick=False, resume=False)
+    made.add(tmp_path, "torch", KERAS, quick=True, resume=True)
+    assert made.known(tmp_path, quick=False) == {"torch": TORCH, "keras": KERAS}
+    assert made.known(tmp_path, quick=True) == {"torch": KERAS}
+    assert str(KERAS) == "keras 3.15.1; Keras backend: jax; 7 s with one process"
+    made.add(tmp_path, "torch", TORCH, quick=False, resume=True)
+    assert made.known(tmp_path, quick=False)["torch"].seconds == 200.0
+    made.add(tmp_path, "torch", TORCH, quick=False, resume=False)
+    assert made.known(tmp_path, quick=False)["torch"].seconds == 100.0
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"torch, full": {}}', '{"torch, full": 1}'])
+def test_what_does_not_say_how_it_was_made_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / made.NAME).write_text(text)
+    with pytest.raises(ar.SpecError, match=r"made\.json: not what `arspec study` writes"):
+        made.known(tmp_path, quick=False)
+
+
+def test_a_page_shows_the_code_that_trains_wherever_it_stands() -> None:
+    iris = page.training_source(IRIS, "torch")
+    assert "model = Network()" in iris
+    assert "arspec_torch.attach(model, spec)" in iris
+    # Its own file only hands on to that of another study.
+    features = page.training_source(study.load("transformer-features"), "jax")
+    assert features == page.training_source(study.load("sparse-autoencoder"), "jax")
+    assert "arspec_jax.attach(model, spec)" in features
+
+
 # Processes
 
 
@@ -308,7 +345,8 @@ def test_iris_runs_resumes_and_writes_a_page(tmp_path: Path) -> None:
     assert again.exit_code == 0, again.stderr
     after = (tmp_path / store.NAME).read_text().splitlines()
     assert sorted(after) == sorted(lines)  # what was trained anew has the same numbers
-    page = (tmp_path / "iris.html").read_text()
-    assert "<script" not in page
-    assert "http" not in page
-    assert page.count("<svg") == page.count("</svg>") >= 1
+    written = (tmp_path / "iris.html").read_text()
+    assert "<script" not in written
+    assert "http" not in written
+    assert written.count("<svg") == written.count("</svg>") >= 1
+    assert "arspec study run iris --framework torch" in written

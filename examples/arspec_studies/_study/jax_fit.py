@@ -9,9 +9,26 @@ import numpy as np
 import optax
 from flax import nnx
 
+import arspec
+import arspec_jax
 from arspec_studies._study.study import ADAM_EPSILON, Batch, Weights
 
 SEGMENTS = 10
+
+
+def classify(
+    model: nnx.Module, spec: arspec.Spec, batch: Batch, optimizer: optax.GradientTransformation
+) -> list[Weights]:
+    """Train classifiers by cross-entropy and the penalties of a spec; return the weights of each."""
+    forward = arspec_jax.attach(model, spec)
+    graph, state, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(parameters: nnx.State, factor: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        # A copy: an RNN counts its calls, which the state outside of the trace must not see.
+        logits, penalties = forward(nnx.merge(graph, parameters, rest, copy=True), x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + factor * penalties.total()
+
+    return fit(loss, optimizer, state, batch)
 
 
 def fit(

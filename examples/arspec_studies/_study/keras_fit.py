@@ -6,8 +6,26 @@ from typing import Any
 import numpy as np
 
 import arspec
+import arspec_keras
 import keras
 from arspec_studies._study.study import Batch, Task, Weights, scaled
+
+
+def classify(
+    make_model: Callable[[], keras.Model],
+    spec: arspec.Spec,
+    batch: Batch,
+    make_optimizer: Callable[[], keras.optimizers.Optimizer],
+) -> list[Weights]:
+    """Train classifiers by cross-entropy and the penalties of a spec; return the weights of each."""
+
+    def build(spec: arspec.Spec) -> keras.Model:
+        model = arspec_keras.attach(make_model(), spec)
+        loss = "sparse_categorical_crossentropy"
+        model.compile(make_optimizer(), loss=loss, steps_per_execution=steps_per_execution())
+        return model
+
+    return fit(build, spec, batch)
 
 
 def fit(build: Callable[[arspec.Spec], Any], spec: arspec.Spec, batch: Batch) -> list[Weights]:

@@ -1,6 +1,7 @@
 """The page of a study: one HTML file that holds everything it shows."""
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,25 @@ def function_source(path: Path, name: str) -> str:
     raise LookupError(f"{path.name} defines no function {name}")
 
 
+def training_source(study: Study, framework: str) -> str:
+    """Return the source of the function that trains, of another study where that is used, and of `classify`."""
+    path = study.folder / f"train_{framework}.py"
+    another = re.search(rf"^from arspec_studies\.(\w+) import {path.stem}$", path.read_text("utf-8"), re.MULTILINE)
+    if another:
+        path = study.folder.parent / another[1] / path.name
+    source = function_source(path, "train")
+    if "classify(" in source:
+        source += "\n\n\n" + function_source(HERE / f"{framework}_fit.py", "classify")
+    return source
+
+
 def write(path: Path, study: Study, rows: Sequence[Row], made_by: Mapping[str, Any]) -> Path:
     """Write the page of a study and return its path.
 
     Parameters
     ----------
     rows : the results of all frameworks.
-    made_by : "command", "quick", "versions" (text per framework) and "failure" (text, may be empty).
+    made_by : "made" (how, by the title of the framework), "quick" and "failure" (text, may be empty).
     """
     return write_page(path, HERE, {**_content(study, rows), **made_by, "arspec_version": arspec.SPEC_VERSION})
 
@@ -55,13 +68,14 @@ def _content(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "study": study,
         "titles": summary.TITLES,
         "lines": [_line(study, found, group) for group in summary.at_spec(study, found)],
+        "grid_lines": [_line(study, found, group) for group in found] if gridded else [],
         "sentences": [summary.sentence(study, effect) for effect in effects],
         "differences": figures.differences(effects) if effects else "",
         "grid": figures.over_coefficient(study, found, study.metrics[:3]) if gridded else "",
         "best": [_best(study, best) for best in summary.best(study, found)],
         "own_figures": _own_figures(study, rows),
         "specs": _specs(study),
-        "snippets": {name: function_source(study.folder / f"train_{name}.py", "train") for name in FRAMEWORKS},
+        "snippets": {name: training_source(study, name) for name in FRAMEWORKS},
     }
 
 

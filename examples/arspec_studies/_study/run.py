@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from arspec_studies._study import page
+from arspec_studies._study import made, page
 from arspec_studies._study.pool import Outcome, Pool, worker_command
 from arspec_studies._study.runs import planned, portions
 from arspec_studies._study.store import Row, Store
@@ -73,16 +73,14 @@ def write_page(
     study: Study, request: Request, folder: Path, outcome: Outcome, rows: Sequence[Row], *, command: str
 ) -> Path:
     """Write the page of all results in the folder."""
-    versions = ", ".join(f"{package} {version}" for package, version in outcome.versions.items())
-    if outcome.note:
-        versions += f"; {outcome.note}"
-    if outcome.seconds:
-        versions += f"; {outcome.seconds:.0f} s with {request.jobs} processes"
-    failure = f"{TITLES[request.framework]} {outcome.error}\n{outcome.details}" if outcome.error else ""
+    if outcome.versions:
+        run = made.Made(command, outcome.versions, outcome.note, outcome.seconds, request.jobs)
+        made.add(folder, request.framework, run, quick=request.quick, resume=request.resume)
+    known = made.known(folder, quick=request.quick)
+    there = {row.framework for row in rows}
     made_by = {
-        "command": command,
+        "made": {title: known[name] for name, title in TITLES.items() if name in known and name in there},
         "quick": request.quick,
-        "versions": {request.framework: versions} if versions else {},
-        "failure": failure,
+        "failure": f"{TITLES[request.framework]} {outcome.error}\n{outcome.details}" if outcome.error else "",
     }
     return page.write(folder / f"{study.name}.html", study, rows, made_by)

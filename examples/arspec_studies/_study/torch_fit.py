@@ -7,11 +7,34 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
+import arspec
+import arspec_torch
 from arspec_studies._study.study import ADAM_EPSILON, Batch, Weights
 
 Parameters = dict[str, Tensor]
 REPORTS = 20
+
+
+def classify(
+    model: nn.Module, spec: arspec.Spec, batch: Batch, make_optimizer: Callable[[Any], Any], *, vmap: bool = True
+) -> list[Weights]:
+    """Train classifiers by cross-entropy and the penalties of a spec; return the weights of each.
+
+    All runs at once, or, without `vmap`, one after the other.
+    """
+    regularization = arspec_torch.attach(model, spec)
+
+    def loss(logits: Tensor, factor: Tensor | float, y: Tensor) -> Tensor:
+        return cross_entropy(logits.flatten(0, -2), y.flatten()) + factor * regularization.total()
+
+    if vmap:
+        return fit(
+            lambda p, factor, x, y: loss(functional_call(model, p, (x,)), factor, y), make_optimizer, model, batch
+        )
+    return fit_each(lambda factor, x, y: loss(model(x), factor, y), make_optimizer, model, batch)
 
 
 def fit(loss: Callable[..., Tensor], make_optimizer: Callable[[Any], Any], model: nn.Module, batch: Batch) -> Any:

@@ -38,5 +38,5 @@ STUDY = Study(
     ),
     task=task,
     measure=measure,
-    seeds=4,
+    seeds=10,
 )

@@ -1,12 +1,10 @@
 """A small CNN in JAX, regularized by `attach`, trained for many seeds and coefficients at once."""
 
 import jax
-import optax
 from flax import nnx
 
 import arspec
-import arspec_jax
-from arspec_studies._study.jax_fit import adam, fit
+from arspec_studies._study.jax_fit import adam, classify
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.cnn.data import CHANNELS, LEARNING_RATE
 
@@ -29,11 +27,4 @@ class Network(nnx.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
     model = Network(rngs=nnx.Rngs(0))
-    forward = arspec_jax.attach(model, spec)
-    graph, state = nnx.split(model)
-
-    def loss(parameters: nnx.State, factor: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-        logits, penalties = forward(nnx.merge(graph, parameters), x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + factor * penalties.total()
-
-    return fit(loss, adam(LEARNING_RATE), state, batch)
+    return classify(model, spec, batch, adam(LEARNING_RATE))

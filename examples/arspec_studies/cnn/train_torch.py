@@ -4,13 +4,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 import arspec
-import arspec_torch
 from arspec_studies._study.study import Batch, Weights
-from arspec_studies._study.torch_fit import fit
+from arspec_studies._study.torch_fit import classify
 from arspec_studies.cnn.data import CHANNELS, LEARNING_RATE
 
 
@@ -33,10 +30,4 @@ class Network(nn.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
     model = Network()
-    regularization = arspec_torch.attach(model, spec)
-
-    def loss(parameters: dict[str, Tensor], factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(model, parameters, (x,))
-        return cross_entropy(logits, y) + factor * regularization.total()
-
-    return fit(loss, partial(torch.optim.Adam, lr=LEARNING_RATE), model, batch)
+    return classify(model, spec, batch, partial(torch.optim.Adam, lr=LEARNING_RATE))

@@ -31,5 +31,5 @@ STUDY = Study(
     ),
     task=task,
     measure=measure,
-    seeds=4,
+    seeds=5,
 )

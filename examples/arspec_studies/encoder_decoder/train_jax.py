@@ -2,12 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 import arspec
-import arspec_jax
-from arspec_studies._study.jax_fit import adam, fit
+from arspec_studies._study.jax_fit import adam, classify
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.encoder_decoder.data import EMBEDDED, LEARNING_RATE, STEPS, SYMBOLS, UNITS
 
@@ -30,12 +28,4 @@ class EncoderDecoder(nnx.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one model per run; return the weights of each."""
     model = EncoderDecoder(rngs=nnx.Rngs(0))
-    forward = arspec_jax.attach(model, spec)
-    graph, state, rest = nnx.split(model, nnx.Param, ...)
-
-    def loss(parameters: nnx.State, factor: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-        # A copy: an RNN counts its calls, which the state outside of the trace must not see.
-        logits, penalties = forward(nnx.merge(graph, parameters, rest, copy=True), x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + factor * penalties.total()
-
-    return fit(loss, adam(LEARNING_RATE), state, batch)
+    return classify(model, spec, batch, adam(LEARNING_RATE))

@@ -4,12 +4,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import arspec
-import arspec_torch
 from arspec_studies._study.study import Batch, Weights
-from arspec_studies._study.torch_fit import fit_each
+from arspec_studies._study.torch_fit import classify
 from arspec_studies.encoder_decoder.data import EMBEDDED, LEARNING_RATE, STEPS, SYMBOLS, UNITS
 
 
@@ -32,10 +30,4 @@ class EncoderDecoder(nn.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one model per run; return the weights of each."""
     model = EncoderDecoder()
-    regularization = arspec_torch.attach(model, spec)
-
-    def loss(factor: float, x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x)
-        return cross_entropy(logits.flatten(0, 1), y.flatten()) + factor * regularization.total()
-
-    return fit_each(loss, partial(torch.optim.Adam, lr=LEARNING_RATE), model, batch)
+    return classify(model, spec, batch, partial(torch.optim.Adam, lr=LEARNING_RATE), vmap=False)

@@ -5,8 +5,7 @@ import optax
 from flax import nnx
 
 import arspec
-import arspec_jax
-from arspec_studies._study.jax_fit import fit
+from arspec_studies._study.jax_fit import classify
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.iris.data import LEARNING_RATE
 
@@ -30,11 +29,4 @@ class Network(nnx.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
     model = Network(rngs=nnx.Rngs(0))
-    forward = arspec_jax.attach(model, spec)
-    graph, state = nnx.split(model)
-
-    def loss(parameters: nnx.State, factor: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-        logits, penalties = forward(nnx.merge(graph, parameters), x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + factor * penalties.total()
-
-    return fit(loss, optax.sgd(LEARNING_RATE), state, batch)
+    return classify(model, spec, batch, optax.sgd(LEARNING_RATE))

@@ -1,9 +1,10 @@
 """Iris in Keras: an ordinary Sequential model, regularized by `attach`, then compile and fit."""
 
+from functools import partial
+
 import arspec
-import arspec_keras
 import keras
-from arspec_studies._study.keras_fit import fit, steps_per_execution
+from arspec_studies._study.keras_fit import classify
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.iris.data import LEARNING_RATE
 
@@ -11,8 +12,8 @@ from arspec_studies.iris.data import LEARNING_RATE
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
 
-    def build(spec: arspec.Spec) -> keras.Model:
-        model = keras.Sequential(
+    def make_model() -> keras.Model:
+        return keras.Sequential(
             [
                 keras.Input((4,)),
                 keras.layers.Dense(512, activation="tanh", name="dense1"),
@@ -22,12 +23,5 @@ def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
                 keras.layers.Dense(3, activation="softmax", name="output"),
             ]
         )
-        arspec_keras.attach(model, spec)
-        model.compile(
-            keras.optimizers.SGD(LEARNING_RATE),
-            loss="sparse_categorical_crossentropy",
-            steps_per_execution=steps_per_execution(),
-        )
-        return model
 
-    return fit(build, spec, batch)
+    return classify(make_model, spec, batch, partial(keras.optimizers.SGD, LEARNING_RATE))

@@ -32,5 +32,5 @@ STUDY = Study(
     ),
     task=task,
     measure=measure,
-    seeds=3,
+    seeds=5,
 )

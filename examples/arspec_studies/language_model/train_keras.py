@@ -1,9 +1,10 @@
 """A language model in Keras, regularized by `attach`, then compile and fit."""
 
+from functools import partial
+
 import arspec
-import arspec_keras
 import keras
-from arspec_studies._study.keras_fit import fit, steps_per_execution
+from arspec_studies._study.keras_fit import classify
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.language_model.data import EMBEDDED, LEARNING_RATE, STEPS, UNITS, WORDS
 
@@ -11,8 +12,8 @@ from arspec_studies.language_model.data import EMBEDDED, LEARNING_RATE, STEPS, U
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one model per run; return the weights of each."""
 
-    def build(spec: arspec.Spec) -> keras.Model:
-        model = keras.Sequential(
+    def make_model() -> keras.Model:
+        return keras.Sequential(
             [
                 keras.Input((STEPS,), dtype="int32"),
                 keras.layers.Embedding(WORDS, EMBEDDED, name="embedding"),
@@ -20,12 +21,5 @@ def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
                 keras.layers.Dense(WORDS, activation="softmax", name="output"),
             ]
         )
-        arspec_keras.attach(model, spec)
-        model.compile(
-            keras.optimizers.Adam(LEARNING_RATE),
-            loss="sparse_categorical_crossentropy",
-            steps_per_execution=steps_per_execution(),
-        )
-        return model
 
-    return fit(build, spec, batch)
+    return classify(make_model, spec, batch, partial(keras.optimizers.Adam, LEARNING_RATE))

@@ -4,12 +4,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import arspec
-import arspec_torch
 from arspec_studies._study.study import Batch, Weights
-from arspec_studies._study.torch_fit import fit_each
+from arspec_studies._study.torch_fit import classify
 from arspec_studies.language_model.data import EMBEDDED, LEARNING_RATE, UNITS, WORDS
 
 
@@ -30,10 +28,4 @@ class LanguageModel(nn.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one model per run; return the weights of each."""
     model = LanguageModel()
-    regularization = arspec_torch.attach(model, spec)
-
-    def loss(factor: float, x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x)
-        return cross_entropy(logits.flatten(0, 1), y.flatten()) + factor * regularization.total()
-
-    return fit_each(loss, partial(torch.optim.Adam, lr=LEARNING_RATE), model, batch)
+    return classify(model, spec, batch, partial(torch.optim.Adam, lr=LEARNING_RATE), vmap=False)

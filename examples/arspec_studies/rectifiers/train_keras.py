@@ -1,9 +1,10 @@
 """Deep rectifiers in Keras, regularized by `attach`, then compile and fit."""
 
+from functools import partial
+
 import arspec
-import arspec_keras
 import keras
-from arspec_studies._study.keras_fit import fit, steps_per_execution
+from arspec_studies._study.keras_fit import classify
 from arspec_studies._study.study import Batch, Weights
 from arspec_studies.rectifiers.data import LEARNING_RATE
 
@@ -12,16 +13,9 @@ def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
     activation = batch.tasks[0].held_out["activation"]
 
-    def build(spec: arspec.Spec) -> keras.Model:
+    def make_model() -> keras.Model:
         hidden = [keras.layers.Dense(200, activation=activation, name=f"hidden{number}") for number in (1, 2, 3)]
         output = keras.layers.Dense(10, activation="softmax", name="output")
-        model = keras.Sequential([keras.Input((64,)), *hidden, output])
-        arspec_keras.attach(model, spec)
-        model.compile(
-            keras.optimizers.SGD(LEARNING_RATE),
-            loss="sparse_categorical_crossentropy",
-            steps_per_execution=steps_per_execution(),
-        )
-        return model
+        return keras.Sequential([keras.Input((64,)), *hidden, output])
 
-    return fit(build, spec, batch)
+    return classify(make_model, spec, batch, partial(keras.optimizers.SGD, LEARNING_RATE))

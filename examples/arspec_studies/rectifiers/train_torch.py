@@ -3,14 +3,11 @@
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch import nn
 
 import arspec
-import arspec_torch
 from arspec_studies._study.study import Batch, Weights
-from arspec_studies._study.torch_fit import fit
+from arspec_studies._study.torch_fit import classify
 from arspec_studies.rectifiers.data import LEARNING_RATE
 
 
@@ -28,10 +25,4 @@ def network(activation: str) -> nn.Module:
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
     model = network(batch.tasks[0].held_out["activation"])
-    regularization = arspec_torch.attach(model, spec)
-
-    def loss(parameters: dict[str, Tensor], factor: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(model, parameters, (x,))
-        return cross_entropy(logits, y) + factor * regularization.total()
-
-    return fit(loss, partial(torch.optim.SGD, lr=LEARNING_RATE), model, batch)
+    return classify(model, spec, batch, partial(torch.optim.SGD, lr=LEARNING_RATE))

@@ -52,6 +52,6 @@ STUDY = Study(
     measure=measure,
     show=show,
     figures=figures,
-    seeds=3,
+    seeds=5,
     quick_seeds=1,
 )

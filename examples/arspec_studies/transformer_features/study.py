@@ -36,7 +36,7 @@ STUDY = Study(
     ),
     task=task,
     measure=measure,
-    seeds=3,
+    seeds=5,
     quick_seeds=1,
     needs=("torch", "transformers"),
 )
