@@ -1,6 +1,7 @@
 """The site: it builds without a warning, and its generated pages are whole."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -67,6 +68,11 @@ def test_every_public_name_is_documented(site: Path) -> None:
         for name in generated.exported(ROOT / folder):
             known = html + (site / "penalties.html").read_text("utf-8") if package == "arspec" else html
             assert f'id="{package}.{name}"' in known or name == "SPEC_VERSION", name
+    ports = (site / "api-port.html").read_text("utf-8")
+    for package, folder in generated.PORTS.items():
+        names = generated.exported(ROOT / folder)
+        assert names, package
+        assert all(f'id="{package}.{name}"' in ports for name in names), package
 
 
 def test_the_tables_are_whole(site: Path) -> None:
@@ -109,3 +115,41 @@ def test_docstrings_become_markdown() -> None:
 )
 def test_links(link: str, folder: str, expected: str) -> None:
     assert part_of_the_site("hooks").linked(link, folder) == expected
+
+
+def test_the_pages_show_what_reports_and_benchmarks_found(site: Path) -> None:
+    page = text_of(site / "conformance.html")
+    for kept in ("quick", "hunt"):
+        rows = json.loads((ROOT / "conformance" / "reports" / f"{kept}.json").read_text("utf-8"))["rows"]
+        assert all(row["backend"] in page for row in rows)
+    assert "<!-- reports" not in (site / "conformance.html").read_text("utf-8")
+    assert 'aria-label="Cost of penalties by framework"' in (site / "performance.html").read_text("utf-8")
+
+
+def test_what_fails_is_seen() -> None:
+    reports: Any = part_of_the_site("reports")
+    tiers = {"E": {"PASS": 4, "FAIL": 1}, "B": {"PASS": 2, "UNSUPPORTED": 1}, "P": {"UNSUPPORTED": 3}}
+    row = {"backend": "new", "device": "cpu", "versions": {"new": "1.0"}, "compared": 1234, "seed": 3, "tiers": tiers}
+    absent = {"backend": "new", "device": "cuda:0", "not_run": "no device"}
+    kept = {"profile": "quick", "spec": "1", "rows": [row | {"largest_share_of_a_bound": 0.25}, absent]}
+    shown = reports.matrix(kept)
+    assert '<td class="failed">4/5</td>' in shown
+    assert '<td class="held">2/2</td>' in shown
+    assert '<td class="none">–</td>' in shown
+    assert "1,234</td><td>25%</td>" in shown
+    assert "new on cuda:0" in shown
+    assert '<td class="failed">1</td>' in reports.hunts(kept)
+
+
+def test_a_table_of_costs_is_drawn() -> None:
+    reports: Any = part_of_the_site("reports")
+    table = "| framework | mode | workload | penalty | ratio |\n| --- | --- | --- | --- | --- |\n"
+    lines = "| torch | eager | value+gradient | L1 | 1.5 |\n| jax | jit | step mlp | activity KL |  |\n"
+    rows = reports.rows_of("Two cores.\n\n" + table + lines)
+    assert [row.get("ratio") for row in rows] == ["1.5", None]
+    drawn = reports.costs(rows)
+    assert "torch eager" in drawn
+    assert "jax" not in drawn
+    page = f"# Costs\n\n<!-- table: begin -->\n{table}{lines}<!-- table: end -->\n"
+    assert reports.filled(page).count("<svg") == 1
+    assert reports.filled(page.replace("1.5", "")) == page.replace("1.5", "")

@@ -30,7 +30,7 @@ PACKAGE_PAGES = {
 LIGHTNING = ("arspec_torch.lightning.PenaltyLogger", "arspec_torch.lightning.StatisticsLogger")
 
 # The readers and writers of each framework stand on the page of the bundle that they share.
-PORTS = {"arspec_torch.port": "backends/arspec_torch/port", "arspec_keras.port": "backends/arspec_keras/port"}
+PORTS = {f"{name}.port": f"backends/{name}/port" for name in ("arspec_torch", "arspec_keras", "arspec_jax")}
 
 # What is public in a module of its own, because it needs more than its package does.
 MODULES = {"arspec_conformance": ("arspec_conformance.kit.conformance",), "arspec_torch": LIGHTNING}
@@ -171,7 +171,8 @@ def package_page(package: str, folder: Path) -> str:
 def exported(folder: Path) -> list[str]:
     """Return the names that a package exports by `from ... import x as x`; nothing is imported."""
     tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
-    names = [name.asname for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names]
+    nodes = [node for top in tree.body for node in (top.body if isinstance(top, ast.If) else [top])]
+    names = [name.asname for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names]
     return [name for name in names if name and not name.startswith("_")]
 
 

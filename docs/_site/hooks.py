@@ -7,23 +7,13 @@ from typing import Any
 from generated import pages
 from mkdocs.structure.files import File, Files
 
+from reports import filled
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Pages that are files elsewhere in the repository.
 ELSEWHERE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-# Pages that the menu names before they are written.
-LATER = ("studies.md",)
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the menu what is not written yet."""
-    there = [name for name in LATER if (ROOT / "docs" / name).exists()]
-    for section in config.nav:
-        for title, entries in section.items():
-            if isinstance(entries, list):
-                section[title] = [e for e in entries if not set(e.values()) & (set(LATER) - set(there))]
-    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -35,8 +25,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Write links to other parts of the repository, which the site does not have, as plain text."""
-    return markdown if page.file.generated_by else linked(markdown, "docs")
+    """Add what reports and benchmarks found; write links to parts of the repository that the site lacks as text."""
+    return markdown if page.file.generated_by else filled(linked(markdown, "docs"))
 
 
 def linked(text: str, folder: str) -> str:

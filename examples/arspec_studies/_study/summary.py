@@ -110,7 +110,9 @@ def sentence(study: Study, effect: Effect) -> str:
         low, high = (signed(metric, end) for end in paired.interval)
         text += f"; 95 % interval of the mean {low} to {high}"
     text += f"); {paired.higher} up, {paired.equal} equal, {paired.lower} down. "
-    if paired.interval is None:
+    if paired.equal == count:
+        text += "Nothing changes."
+    elif paired.interval is None:
         text += "So few cannot tell it from chance."
     else:
         text += "The change is clear." if paired.is_clear else "That cannot be told from chance."

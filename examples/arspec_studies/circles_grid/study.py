@@ -4,6 +4,7 @@ from arspec_studies._study.study import Metric, Study, Variant
 from arspec_studies.circles_grid.data import measure, task
 
 _COEFFICIENTS = (1e-2, 1e-3, 1e-4, 1e-5)
+_OF_KERNELS = (1e-1, *_COEFFICIENTS)
 
 STUDY = Study(
     name="circles-grid",
@@ -27,8 +28,8 @@ STUDY = Study(
         Variant("pre_l2", "L2 before ReLU", coefficients=_COEFFICIENTS),
         Variant("post_l2", "L2 after ReLU", coefficients=_COEFFICIENTS),
         Variant("pre_l1l2", "L1L2 before ReLU", coefficients=_COEFFICIENTS),
-        Variant("kernel_l1", "L1 on the kernel", coefficients=_COEFFICIENTS),
-        Variant("kernel_l2", "L2 on the kernel", coefficients=_COEFFICIENTS),
+        Variant("kernel_l1", "L1 on the kernel", coefficients=_OF_KERNELS),
+        Variant("kernel_l2", "L2 on the kernel", coefficients=_OF_KERNELS),
     ),
     metrics=(
         Metric("test", "test accuracy (%)", scale=100, digits=1),

@@ -3,7 +3,7 @@
 from arspec_studies._study.study import Metric, Study, Variant
 from arspec_studies.rectifiers.data import measure, task
 
-_COEFFICIENTS = (1e-2, 3e-3, 3e-4)
+_COEFFICIENTS = (3e-2, 1e-2, 3e-3, 3e-4)
 
 STUDY = Study(
     name="rectifiers",
@@ -35,5 +35,5 @@ STUDY = Study(
     ),
     task=task,
     measure=measure,
-    seeds=6,
+    seeds=10,
 )
