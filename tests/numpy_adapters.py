@@ -4,15 +4,17 @@ They run the core's pipeline with a namespace of their own, as an engine does, s
 fault is where an engine would have it.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from arspec import _evaluate
+from arspec import Spec, _evaluate
 from arspec._bounded import Bounded
 from arspec._numpy import NumpyNamespace
-from arspec_conformance import Mode
+from arspec.layers import Network
+from arspec_conformance import Measured, Mode
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -189,6 +191,57 @@ class Slow(Right):
 
         time.sleep(0.02)
         return super().value_and_gradient(penalty, x, **options)
+
+
+class WrongModels(Right):
+    """The reference network itself, with one part of what it measures wrong."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def capabilities(self) -> frozenset[str]:
+        return super().capabilities() | {"placements", "tied weights"}
+
+    def layers(self) -> tuple[str, ...]:
+        return "Dense", "Convolution"
+
+    def build(self, network: Network, spec: Spec, device: str) -> "_WrongModel":
+        if self.part == "silence":
+            spec = Spec([rule for rule in spec.rules if rule.layer != "hiden" and rule.placement == "kernel"])
+        else:
+            network.penalties(spec, _input_of(network))  # raises what attach has to raise
+        return _WrongModel(self.part, network, spec)
+
+
+class _WrongModel:
+    def __init__(self, part: str, network: Network, spec: Spec) -> None:
+        self.part, self.network, self.spec = part, network, spec
+
+    def measure(self, x: np.ndarray) -> Measured:
+        found = self.network.penalties(self.spec, x)
+        gradients = {name: g for name, g in found.gradients.items() if name != "input"}
+        right = Measured(dict(found.values), found.total, gradients)
+        changed: dict[str, dict[str, Any]] = {
+            "values": {"values": {name: value + 1 for name, value in right.values.items()}},
+            "total": {"total": right.total + 1},
+            "gradients": {"gradients": {name: g + 1 for name, g in gradients.items()}},
+            "names": {"values": {f"{name}x": value for name, value in right.values.items()}},
+            "a gradient too few": {"gradients": dict(list(gradients.items())[1:])},
+            "nothing": {},
+        }
+        return replace(right, **changed[self.part])
+
+    def assign(self, parameters: Any) -> None:
+        layers = {}
+        for name, layer in self.network.layers.items():
+            given = {key.split("/")[1]: p for key, p in parameters.items() if key.split("/")[0] == name}
+            layers[name] = replace(layer, **given) if given else layer
+        self.network = Network(layers)
+
+
+def _input_of(network: Network) -> np.ndarray:
+    kernel = next(iter(network.layers.values())).parameters()["kernel"]
+    return np.ones((2, *(size + 4 for size in kernel.shape[:-2]), kernel.shape[-2]))
 
 
 class NoMethods:

@@ -1,6 +1,7 @@
 """The suite kills every planted fault, spares right adapters, and explains a fault nobody planted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from typer.testing import CliRunner
 import arspec as ar
 import numpy_adapters
 from arspec import cli
-from arspec_conformance import kills
+from arspec_conformance import Mode, kills
+from arspec_conformance._adapter import COMPILED, COSTLY
+from arspec_conformance.clauses import CLAUSES
 from arspec_conformance.faulty import FAULTS, NO_FAULT, Call, Fault, FaultyAdapter
 from arspec_conformance.runner import FAIL, questions, run
 from arspec_conformance.suite import chosen_clauses
@@ -47,6 +50,49 @@ def test_a_right_adapter_is_spared() -> None:
     found = row(NO_FAULT)
     assert (found.verdict, found.killers) == (kills.SPARED, {})
     assert found.asked > 1000
+
+
+class Compiled(numpy_adapters.Right):
+    """An adapter that compiles in every mode, as JAX does: the profile quick asks it less."""
+
+    def modes(self) -> tuple[Mode, ...]:
+        return Mode("eager", COMPILED), Mode("jit", COMPILED), Mode("vmap", COSTLY)
+
+
+@pytest.mark.parametrize("name", ["axis 0 is the batch", "names ignored", "0 · NaN", "many entries", "four axes"])
+def test_what_one_penalty_stands_for_is_killed(name: str) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == name)
+    found = row(fault, Compiled())
+    assert found.verdict == kills.KILLED
+    assert all(clause.startswith("L1L2-") for clause in found.killers.values())
+
+
+def test_every_clause_is_asked_of_a_penalty_where_every_mode_compiles() -> None:
+    kinds = [
+        {clause.id.rpartition("-")[2] for clause in clauses if clause.tier not in "KP"}
+        for clauses in ([question.clause for question in questions(Compiled(), CLAUSES)], CLAUSES)
+    ]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_fault_of_models_is_killed_for_what_it_does() -> None:
+    """Not because an adapter tells its penalties in another order."""
+
+    class Reversed(numpy_adapters.WrongModels):
+        def build(self, *given: Any) -> Any:
+            model = super().build(*given)
+            measure = model.measure
+
+            def backwards(x: np.ndarray) -> Any:
+                found = measure(x)
+                return replace(found, values=dict(reversed(found.values.items())))
+
+            model.measure = backwards
+            return model
+
+    by_name = {fault.name: fault for fault in FAULTS}
+    assert row(by_name["rows of a kernel"], Reversed("nothing")).killers == {"P": "Model-P12"}
+    assert row(by_name["bias for kernel"], Reversed("nothing")).killers == {"P": "Model-P3"}
 
 
 def test_a_fault_that_does_nothing_survives() -> None:

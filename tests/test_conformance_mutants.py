@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import arspec as ar
 import numpy_adapters
-from arspec.layers import Network
 from arspec_conformance import bench, judges
-from arspec_conformance._models import Measured
 from arspec_conformance.clauses import CLAUSES, TIERS, Clause, _placements
 from arspec_conformance.runner import FAIL, PASS, QUALITY, questions, run
 
@@ -40,57 +37,6 @@ class Wrong(numpy_adapters.Right):
             return np.full_like(value, 1000 + self.calls), gradient
         wrong = np.full_like(gradient, 3 + self.calls % 7)
         return value, wrong if wrong.size else wrong[..., None]
-
-
-class WrongModels(numpy_adapters.Right):
-    """The reference network itself, with one part of what it measures wrong."""
-
-    def __init__(self, part: str) -> None:
-        self.part = part
-
-    def capabilities(self) -> frozenset[str]:
-        return super().capabilities() | {"placements", "tied weights"}
-
-    def layers(self) -> tuple[str, ...]:
-        return "Dense", "Convolution"
-
-    def build(self, network: Network, spec: ar.Spec, device: str) -> "_WrongModel":
-        if self.part == "silence":
-            spec = ar.Spec([rule for rule in spec.rules if rule.layer != "hiden" and rule.placement == "kernel"])
-        else:
-            network.penalties(spec, _input_of(network))  # raises what attach has to raise
-        return _WrongModel(self.part, network, spec)
-
-
-class _WrongModel:
-    def __init__(self, part: str, network: Network, spec: ar.Spec) -> None:
-        self.part, self.network, self.spec = part, network, spec
-
-    def measure(self, x: np.ndarray) -> Measured:
-        found = self.network.penalties(self.spec, x)
-        gradients = {name: g for name, g in found.gradients.items() if name != "input"}
-        right = Measured(dict(found.values), found.total, gradients)
-        changed: dict[str, dict[str, Any]] = {
-            "values": {"values": {name: value + 1 for name, value in right.values.items()}},
-            "total": {"total": right.total + 1},
-            "gradients": {"gradients": {name: g + 1 for name, g in gradients.items()}},
-            "names": {"values": {f"{name}x": value for name, value in right.values.items()}},
-            "a gradient too few": {"gradients": dict(list(gradients.items())[1:])},
-            "nothing": {},
-        }
-        return replace(right, **changed[self.part])
-
-    def assign(self, parameters: Any) -> None:
-        layers = {}
-        for name, layer in self.network.layers.items():
-            given = {key.split("/")[1]: p for key, p in parameters.items() if key.split("/")[0] == name}
-            layers[name] = replace(layer, **given) if given else layer
-        self.network = Network(layers)
-
-
-def _input_of(network: Network) -> np.ndarray:
-    kernel = next(iter(network.layers.values())).parameters()["kernel"]
-    return np.ones((2, *(size + 4 for size in kernel.shape[:-2]), kernel.shape[-2]))
 
 
 def status(adapter: Any, clause: Clause, dtype: str = "float32") -> str:
@@ -121,16 +67,16 @@ def test_every_clause_objects(tier: str, part: str) -> None:
 @pytest.mark.parametrize("part", ["values", "total", "gradients", "names", "a gradient too few"])
 def test_every_clause_about_models_objects(part: str) -> None:
     clauses = [clause for clause in OF_MODELS if clause.id != LOUD]
-    assert [clause.id for clause in clauses if status(WrongModels(part), clause) != FAIL] == []
+    assert [clause.id for clause in clauses if status(numpy_adapters.WrongModels(part), clause) != FAIL] == []
 
 
 def test_the_reference_passes_its_own_clauses() -> None:
-    assert [clause.id for clause in OF_MODELS if status(WrongModels("nothing"), clause) != PASS] == []
+    assert [clause.id for clause in OF_MODELS if status(numpy_adapters.WrongModels("nothing"), clause) != PASS] == []
 
 
 def test_silence_is_objected_to() -> None:
     (loud,) = (clause for clause in CLAUSES if clause.id == LOUD)
-    assert status(WrongModels("silence"), loud) == FAIL
+    assert status(numpy_adapters.WrongModels("silence"), loud) == FAIL
 
 
 # Judges that are blind.
@@ -148,9 +94,9 @@ def _canaries() -> list[str]:
         "L1-R1": Wrong("value"),
         "L1-S8": numpy_adapters.PythonFloat(),
         "DeCov-S1": Wrong("gradient"),
-        "Model-P1": WrongModels("values"),
-        "Model-P2": WrongModels("names"),
-        LOUD: WrongModels("silence"),
+        "Model-P1": numpy_adapters.WrongModels("values"),
+        "Model-P2": numpy_adapters.WrongModels("names"),
+        LOUD: numpy_adapters.WrongModels("silence"),
     }
     return [name for name, adapter in asked.items() if status(adapter, by_id[name]) != FAIL]
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import arspec as ar
 from arspec import cli
-from arspec_conformance import report
+from arspec_conformance import kills, report
 from arspec_conformance.matrix import Column
 from arspec_conformance.report import _summary
 from arspec_conformance.report._tables import atlas, rows
@@ -311,3 +311,55 @@ def test_the_table_of_the_readme_is_current() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == report.in_page(text, kept, "README.md")
     assert all(row["conforms"] for row in kept["rows"] if "not_run" not in row)
+
+
+# What is kept of selftests and of many runs.
+
+
+def test_a_kill_matrix_is_a_page(tmp_path: Path) -> None:
+    rows = [
+        {"fault": "a | b", "sentence": "One | two.", "verdict": "killed", "killers": {"B": "L1-B1"}, "asked": 3},
+        {"fault": "nothing", "sentence": "None.", "verdict": "SURVIVED", "killers": {}, "asked": 390},
+    ]
+    score = kills.score(rows)
+    result = {"backend": "x:Y", "versions": {"x": "1"}, "complete": True, "not_run": None, "score": score, "rows": rows}
+    document = {"spec": "2026.1", "device": "cpu", "results": [result, {**result, "backend": "z", "not_run": "no z"}]}
+    (path,) = report.write_kills(document, tmp_path / "kept")
+    assert path.name == "selftest-x-Y.md"
+    text = path.read_text(encoding="utf-8")
+    assert "1 of 2 planted faults killed, 0 false alarms, 0 faults that it cannot have." in text
+    assert r"| a \| b | One \| two. | killed | L1-B1 | 3 |" in text
+    assert "| nothing | None. | **SURVIVED** | – | 390 |" in text
+
+
+def test_a_summary_is_a_page_with_a_line_per_run(document: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    kept = report.summary(document)
+    assert json.loads(report.summary_json(kept)) == kept
+    right, wrong = (row["failed"] for row in kept["rows"])
+    assert right == []
+    assert {"L1-K1", "LInf-K1"} < set(wrong) == {cell["clause"] for cell in failed(document)}
+    hunt = {**document, "profile": "hunt", "seed": 7, "examples": 3}
+    page = report.runs_page(report.summary({**hunt, "seed": 8}, report.summary(hunt)))
+    assert "`arspec conformance run --backend numpy_adapters:Right --profile hunt --seed SEED --examples 3`" in page
+    assert [line.split(" | ")[1:3] for line in page.splitlines() if line.startswith("| cpu")] == [
+        ["7", "3"],
+        ["8", "3"],
+        ["7", "3"],
+        ["8", "3"],
+    ]
+    assert "4 runs, " in page
+    assert "; 2 runs do not conform." in page
+    assert f"| {', '.join(wrong)} |" in page
+    asked = ("report", str(folder), "--output", str(tmp_path), "--page", str(tmp_path / "page.md"))
+    assert "--page needs --summary" in conformance(*asked).stderr
+    assert conformance(*asked, "--summary", str(tmp_path / "kept.json")).exit_code == 1
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert (tmp_path / "page.md").read_text() == report.runs_page(kept)
+
+
+def test_the_pages_of_hunts_are_current() -> None:
+    """Made by `arspec conformance report FOLDER --summary .../hunts.json --page .../README.md`."""
+    folder = ROOT / "conformance" / "reports" / "hunt"
+    kept = json.loads((folder / "hunts.json").read_text(encoding="utf-8"))
+    assert (folder / "README.md").read_text(encoding="utf-8") == report.runs_page(kept)
+    assert all(row["conforms"] for row in kept["rows"])

@@ -83,13 +83,19 @@ def smoke(backend: Backend = "", device: Device = "cpu", as_json: Json = False, 
 
 
 def selftest(
-    backend: Backend = "", device: Device = "cpu", faults: Faults = "*", as_json: Json = False, jobs: Jobs = CORES
+    backend: Backend = "",
+    device: Device = "cpu",
+    faults: Faults = "*",
+    report: Annotated[Path | None, typer.Option(help="Folder for a page with each kill matrix.")] = None,
+    as_json: Json = False,
+    jobs: Jobs = CORES,
 ) -> None:
     """Plant faults in adapters, one at a time, and show which clauses find them.
 
     Exit code 1: a fault survived, or a clause failed where no fault was planted.
     """
     from arspec_conformance import kills, matrix, suite_terminal
+    from arspec_conformance.report import write_kills
 
     try:
         columns = matrix.columns(_listed(backend) or BACKENDS)
@@ -99,6 +105,8 @@ def selftest(
     with suite_terminal.progress(err(), columns) as on_event:
         matrix.start(columns, lambda column: ["--selftest", faults], device=device, jobs=jobs, on_event=on_event)
     document = kills.document(columns, device=device)
+    if report is not None:
+        write_kills(document, report)
     if as_json:
         print_json(document)
     else:
@@ -139,12 +147,14 @@ def report_again(
     output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of the report.")] = None,
     summary: Annotated[Path | None, typer.Option(help="JSON file of counts to bring up to date.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Page with the table of the --summary.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Markdown file to write: each run of the --summary.")] = None,
 ) -> None:
     """Write a report anew in every format, and print it; and the table of the README."""
     from arspec_conformance import report, suite_terminal
 
-    if readme is not None and summary is None:
-        stop("--readme needs --summary, the counts that the table shows.", Exit.COULD_NOT_RUN)
+    for name, path in (("--readme", readme), ("--page", page)):
+        if path is not None and summary is None:
+            stop(f"{name} needs --summary, the counts that it shows.", Exit.COULD_NOT_RUN)
     path = source / "report.json" if source.is_dir() else source
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -154,9 +164,11 @@ def report_again(
         if summary is not None:
             known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
             kept = report.summary(document, known)
-            summary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            summary.write_text(report.summary_json(kept), encoding="utf-8")
             if readme is not None:
                 report.write_readme(readme, kept)
+            if page is not None:
+                page.write_text(report.runs_page(kept), encoding="utf-8")
     except (OSError, ValueError) as error:
         stop(f"{path}: {error}", Exit.COULD_NOT_RUN)
     suite_terminal.show(out(), document)

@@ -50,7 +50,7 @@ class Bench:
     clause : id of the clause under test.
     examples : how many examples Hypothesis draws per question.
     seed : what it draws them from; None for the same ones in every run.
-    few : whether one member stands for a class of penalties, where each costs a compilation.
+    few : whether one member stands for a class of penalties, as where each costs a compilation.
     """
 
     adapter: Adapter

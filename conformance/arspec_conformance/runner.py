@@ -118,15 +118,26 @@ def reach(
     if profile == "hunt" and mode.cost > INSTANT:
         return int(sampled and (mode.cost == COMPILED or (not narrow and member.label in sample[:1])))
     if profile in ("quick", "hunt"):
-        if mode.cost == INSTANT and first:
-            # What is handed on, and what stands in JSON, does not depend on the dtype.
-            return 3 if not narrow else 2 if sampled else int(clause.tier not in "MR")
-        if mode.cost == COSTLY:
-            return int(sampled and not narrow)
-        return int(sampled) if narrow else 1 + (sampled and mode.cost == COMPILED)
+        return _quick(mode, clause, dtype, first, member.label, sample)
     if profile == "standard":
         return (3, 1 if narrow else 2, int(not narrow or sampled))[mode.cost]
     return (3, 3, 2)[mode.cost]
+
+
+def _quick(mode: Mode, clause: Clause, dtype: str, first: bool, label: str, sample: Sequence[str]) -> int:
+    """Return the level of the profile quick: the first mode is asked most, and one that compiles little."""
+    narrow, sampled, few = dtype != "float32", label in sample, label in sample[:2]
+    if mode.cost == COSTLY:
+        return int(sampled and not narrow)
+    if mode.cost == INSTANT and first:
+        # What is handed on, and what stands in JSON, does not depend on the dtype.
+        return 3 if not narrow else 2 if sampled else int(clause.tier not in "MR")
+    if mode.cost == INSTANT:
+        return int(sampled) if narrow else 1
+    if narrow:
+        return int(sampled and (few or (first and dtype == "float64")))
+    # Where every mode compiles, one penalty has to stand for all in the clauses of level 3.
+    return 3 if first and label in sample[:1] else 2 if few or (first and sampled) else 1
 
 
 def run(
@@ -162,7 +173,7 @@ def run(
             clause.id,
             examples=examples or PROFILES[profile],
             seed=seed,
-            few=profile not in ("standard", "full") and question.mode.cost > INSTANT,
+            few=profile not in ("standard", "full") and (question.mode.cost > INSTANT or question.dtype != "float32"),
         )
         _judged(clause, bench, result)
         yield result

@@ -52,19 +52,22 @@ def with_rules(change: Callable[[ar.Rule], ar.Rule]) -> Callable[[Building], Any
     def built(asked: Building) -> Any:
         rules = [change(rule) for rule in asked.spec.rules]
         wrong = asked.right(spec=ar.Spec(rules))
-        right = list(asked.network.penalties(asked.spec, _some_input(asked.network)).values)
-        return Wrapped(wrong, lambda found: _renamed(found, right))
+        x = _some_input(asked.network)
+        told, right = (list(asked.network.penalties(spec, x).values) for spec in (ar.Spec(rules), asked.spec))
+        names = dict(zip(told, right, strict=False))
+        return Wrapped(wrong, lambda found: _renamed(found, names))
 
     return built
 
 
 def _some_input(network: Network) -> np.ndarray:
-    first = next(iter(network.layers.values()))
-    return np.ones((2, first.parameters()["kernel"].shape[0]))
+    *sizes, features, _ = next(iter(network.layers.values())).parameters()["kernel"].shape
+    return np.ones((2, *(size + 4 for size in sizes), features))
 
 
-def _renamed(found: Measured, names: list[str]) -> Measured:
-    return replace(found, values=dict(zip(names, found.values.values(), strict=False)))
+def _renamed(found: Measured, names: Mapping[str, str]) -> Measured:
+    """Give every penalty the name it would have without the fault, whatever the order of the adapter's."""
+    return replace(found, values={names.get(key, key): value for key, value in found.values.items()})
 
 
 def _moved(rule: ar.Rule, places: Mapping[str, str]) -> ar.Rule:

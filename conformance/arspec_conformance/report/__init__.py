@@ -9,6 +9,9 @@ from arspec_conformance.report._badge import badge_json, badge_svg
 from arspec_conformance.report._html import html_page
 from arspec_conformance.report._junit import junit
 from arspec_conformance.report._markdown import markdown
+from arspec_conformance.report._records import runs_page as runs_page
+from arspec_conformance.report._records import summary_json as summary_json
+from arspec_conformance.report._records import write_kills as write_kills
 from arspec_conformance.report._summary import in_page as in_page
 from arspec_conformance.report._summary import readme_table as readme_table
 from arspec_conformance.report._summary import summary as summary

@@ -1,5 +1,6 @@
 """What is kept of reports: counts by backend, and the table in the README that is made of them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def _counts(result: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, An
         "versions": result["versions"],
         "conforms": result["conforms"],
         "modes": list(dict.fromkeys(cell["mode"] for cell in result["cells"] if cell["mode"] != "once")),
+        "failed": sorted({cell["clause"] for cell in result["cells"] if cell["status"] == "FAIL"}),
         "cells": len(result["cells"]),
         "compared": result["observed"],
         "cpu_seconds": result["cpu_seconds"],
@@ -77,9 +79,14 @@ def readme_table(kept: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _legend(kept)]) + "\n"
 
 
-def _cell(statuses: Mapping[str, int]) -> str:
-    asked = sum(count for status, count in statuses.items() if status not in ("UNSUPPORTED", "NOTRUN"))
-    held = sum(statuses.get(status, 0) for status in ("PASS", "QUALITY"))
+def statuses(row: Mapping[str, Any]) -> Counter[str]:
+    """Return how many clauses of a row of a summary have which status."""
+    return sum((Counter(found) for found in row["tiers"].values()), Counter())
+
+
+def _cell(counts: Mapping[str, int]) -> str:
+    asked = sum(count for status, count in counts.items() if status not in ("UNSUPPORTED", "NOTRUN"))
+    held = sum(counts.get(status, 0) for status in ("PASS", "QUALITY"))
     return f"{held}/{asked}" if asked else "–"
 
 
