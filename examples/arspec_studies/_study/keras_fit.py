@@ -39,13 +39,13 @@ def fit(build: Callable[[arspec.Spec], Any], spec: arspec.Spec, batch: Batch) ->
     for factor in dict.fromkeys(batch.factors):
         model = build(scaled(spec, factor))
         model.optimizer.build(model.trainable_variables)
-        fresh = _read(model.optimizer.variables)
+        fresh = read(model.optimizer.variables)
         for run, task in enumerate(batch.tasks):
             if batch.factors[run] == factor:
-                _assign(model.optimizer.variables, fresh)
-                _assign(model.trainable_variables, [task.weights[name] for name in names(model)])
+                write(model.optimizer.variables, fresh)
+                write(model.trainable_variables, [task.weights[name] for name in names(model)])
                 _train(model, task)
-                trained[run] = dict(zip(names(model), _read(model.trainable_variables), strict=True))
+                trained[run] = dict(zip(names(model), read(model.trainable_variables), strict=True))
                 batch.report(len(trained) / len(batch.tasks))
     return [trained[run] for run in range(len(batch.tasks))]
 
@@ -68,11 +68,13 @@ def _train(model: Any, task: Task) -> None:
     model.fit(task.x[seen], task.y[seen], batch_size=task.order.shape[1], shuffle=False, verbose=0)
 
 
-def _read(variables: list[Any]) -> list[np.ndarray]:
+def read(variables: list[Any]) -> list[np.ndarray]:
+    """Copy the values of variables out of a model."""
     # A copy: on some backends the array is the variable's own memory.
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
+def write(variables: list[Any], arrays: list[np.ndarray]) -> None:
+    """Copy values into the variables of a model."""
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

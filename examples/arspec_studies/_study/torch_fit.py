@@ -54,7 +54,7 @@ def fit(loss: Callable[..., Tensor], make_optimizer: Callable[[Any], Any], model
     optimizer = make_optimizer(parameters.values())
     for step in range(order.shape[1]):
         seen = order[:, step]
-        _begin(optimizer, step)
+        begin_step(optimizer, step)
         torch.vmap(loss)(parameters, factors, x[runs, seen], y[runs, seen]).sum().backward()
         optimizer.step()
         _report(batch, step, order.shape[1])
@@ -77,7 +77,7 @@ def fit_each(
         optimizer = make_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
         x, y, order = map(torch.from_numpy, (task.x, task.y, task.order))
         for step, seen in enumerate(order):
-            _begin(optimizer, step)
+            begin_step(optimizer, step)
             loss(factor, x[seen], y[seen]).backward()
             optimizer.step()
             _report(batch, run * len(order) + step, len(order) * len(batch.tasks))
@@ -85,7 +85,7 @@ def fit_each(
     return trained
 
 
-def _begin(optimizer: Any, step: int) -> None:
+def begin_step(optimizer: Any, step: int) -> None:
     """Clear the gradients; let torch's Adam divide as Keras' does, which adds ε before it corrects the bias of √v."""
     optimizer.zero_grad()
     for group in optimizer.param_groups:

@@ -8,7 +8,7 @@ import numpy as np
 import arspec
 
 HIDDEN = 500
-LEARNING_RATE, EPSILON, BETA_2 = 1e-3, 1e-7, 0.999
+LEARNING_RATE = 1e-3
 EPOCHS = 4000
 
 

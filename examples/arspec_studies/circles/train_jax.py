@@ -14,8 +14,9 @@ from flax import nnx
 
 import arspec
 import arspec_jax
+from arspec_studies._study.jax_fit import adam
 from arspec_studies.circles import worker
-from arspec_studies.circles.data import BETA_2, EPSILON, HIDDEN, LEARNING_RATE, Circles
+from arspec_studies.circles.data import HIDDEN, LEARNING_RATE, Circles
 
 
 class Network(nnx.Module):
@@ -34,7 +35,7 @@ def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: lis
     model = Network(rngs=nnx.Rngs(0))
     forward = arspec_jax.attach(model, spec)
     graph, state = nnx.split(model)
-    optimizer = optax.inject_hyperparams(optax.adam)(LEARNING_RATE, b2=BETA_2, eps=keras_epsilon)
+    optimizer = adam(LEARNING_RATE)
 
     def loss(parameters: nnx.State) -> jax.Array:
         logits, penalties = forward(nnx.merge(graph, parameters), data.x_train)
@@ -55,11 +56,6 @@ def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: lis
     for steps in np.diff([0, *epochs]).tolist():
         carry = advance(carry, steps)
         yield to_numpy(carry[0])
-
-
-def keras_epsilon(count: jax.Array) -> jax.Array:
-    """Return the eps that makes optax's Adam divide as Keras' does, before the bias correction of √v."""
-    return EPSILON / jnp.sqrt(1 - BETA_2 ** (count + 1.0))
 
 
 def to_state(state: nnx.State, weights: worker.Weights) -> nnx.State:

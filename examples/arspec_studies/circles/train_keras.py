@@ -11,8 +11,9 @@ import numpy as np
 import arspec
 import arspec_keras
 import keras
+from arspec_studies._study.keras_fit import names, read, steps_per_execution, write
 from arspec_studies.circles import worker
-from arspec_studies.circles.data import EPSILON, HIDDEN, LEARNING_RATE, Circles
+from arspec_studies.circles.data import HIDDEN, LEARNING_RATE, Circles
 
 
 def network() -> keras.Model:
@@ -29,7 +30,7 @@ def network() -> keras.Model:
 def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: list[int]) -> Iterator[worker.Weights]:
     """Train one network per seed; yield the weights of all of them at each of `epochs`."""
     model = arspec_keras.attach(network(), spec)
-    optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON)
+    optimizer = keras.optimizers.Adam(LEARNING_RATE)
     model.compile(optimizer, loss="binary_crossentropy", steps_per_execution=steps_per_execution())
     optimizer.build(model.trainable_variables)
 
@@ -40,15 +41,10 @@ def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: lis
         # Keras longer than the step itself.
         x, y = np.tile(data.x_train, (steps, 1)), np.tile(data.y_train, steps)
         for seed, state in enumerate(seeds):
-            write_state(model, state)
+            write(variables(model), state)
             model.fit(x, y, batch_size=len(data.x_train), shuffle=False, verbose=0)
-            seeds[seed] = read_state(model)
+            seeds[seed] = read(variables(model))
         yield stacked(model, seeds)
-
-
-def steps_per_execution() -> int:
-    """Return how many steps go into one call of compiled code; torch has only 1."""
-    return 1 if keras.backend.backend() == "torch" else 10
 
 
 def variables(model: keras.Model) -> list[Any]:
@@ -56,31 +52,15 @@ def variables(model: keras.Model) -> list[Any]:
     return [*model.trainable_variables, *model.optimizer.variables]
 
 
-def read_state(model: keras.Model) -> list[np.ndarray]:
-    """Copy the state out of the model."""
-    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables(model)]
-
-
-def write_state(model: keras.Model, state: list[np.ndarray]) -> None:
-    """Copy a state into the model."""
-    for variable, array in zip(variables(model), state, strict=True):
-        variable.assign(array)
-
-
 def initial_state(model: keras.Model, weights: worker.Weights, seed: int) -> list[np.ndarray]:
     """Return the state in which training starts from the weights of one seed."""
     start = [weights[name][seed] for name in names(model)]
-    return [*start, *read_state(model)[len(start) :]]
+    return [*start, *read(variables(model))[len(start) :]]
 
 
 def stacked(model: keras.Model, seeds: list[list[np.ndarray]]) -> worker.Weights:
     """Return the weights of all seeds by name, stacked."""
     return {name: np.stack([state[index] for state in seeds]) for index, name in enumerate(names(model))}
-
-
-def names(model: keras.Model) -> list[str]:
-    """Return layer and role of each trainable variable, such as "hidden/kernel"."""
-    return ["/".join(variable.path.split("/")[-2:]) for variable in model.trainable_variables]
 
 
 def penalty_and_gradients(

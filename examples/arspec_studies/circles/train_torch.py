@@ -3,7 +3,6 @@
 python -m arspec_studies.circles.train_torch --seeds 3 --epochs 400
 """
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +13,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import arspec
 import arspec_torch
+from arspec_studies._study.torch_fit import begin_step
 from arspec_studies.circles import worker
-from arspec_studies.circles.data import BETA_2, EPSILON, HIDDEN, LEARNING_RATE, Circles
+from arspec_studies.circles.data import HIDDEN, LEARNING_RATE, Circles
 
 
 class Network(nn.Module):
@@ -42,20 +42,13 @@ def train(spec: arspec.Spec, data: Circles, weights: worker.Weights, epochs: lis
         return binary_cross_entropy_with_logits(logits, y) + regularization.total()
 
     parameters = to_torch(weights)
-    optimizer = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE, betas=(0.9, BETA_2))
+    optimizer = torch.optim.Adam(parameters.values(), lr=LEARNING_RATE)
     for epoch in range(1, epochs[-1] + 1):
-        optimizer.zero_grad()
+        begin_step(optimizer, epoch - 1)
         torch.vmap(loss)(parameters).sum().backward()
-        for group in optimizer.param_groups:
-            group["eps"] = keras_epsilon(epoch)
         optimizer.step()
         if epoch in epochs:
             yield to_numpy(parameters)
-
-
-def keras_epsilon(step: int) -> float:
-    """Return the eps that makes torch's Adam divide as Keras' does, before the bias correction of √v."""
-    return EPSILON / math.sqrt(1 - BETA_2**step)
 
 
 # torch keeps a kernel as (output, input); the study, like Keras, as (input, output).

@@ -10,11 +10,11 @@ _KL = (1.0, 0.3, 0.03, 0.01)
 _L0 = (0.1, 0.03, 0.003, 0.001)
 
 
-def _variants(prefix: str, words: str, units: int) -> tuple[Variant, ...]:
+def _variants(prefix: str, words: str, units: int, few: slice = slice(None)) -> tuple[Variant, ...]:
     def variant(name: str, title: str, activation: str, coefficients: tuple[float, ...], file: str) -> Variant:
         options = {"units": units, "activation": activation}
         against = f"{prefix}_none"
-        return Variant(f"{prefix}_{name}", f"{words}, {title}", {}, True, coefficients, options, file, against)
+        return Variant(f"{prefix}_{name}", f"{words}, {title}", {}, True, coefficients[few], options, file, against)
 
     return (
         variant("none", "no penalty", "relu", (), "baseline"),
@@ -41,7 +41,7 @@ STUDY = Study(
     "features have length 1, or an L1 penalty could be paid by small latents and a large decoder. The L0 penalty is "
     "registered by this study in twenty lines: arspec's own L0Step has gradient 0 at the activations by definition, "
     "and a JumpReLU trains the thresholds instead.",
-    variants=(*_variants("over", "over-complete", 128), *_variants("under", "under-complete", 24)),
+    variants=(*_variants("over", "over-complete", 128), *_variants("under", "under-complete", 24, slice(1, 3))),
     metrics=(
         Metric("unexplained", "error (% of variance)", False, scale=100, digits=2),
         Metric("active", "active latents", None, digits=1),
