@@ -17,9 +17,12 @@ SEGMENTS = 10
 
 
 def classify(
-    model: nnx.Module, spec: arspec.Spec, batch: Batch, optimizer: optax.GradientTransformation
+    model: nnx.Module, spec: arspec.Spec, batch: Batch, optimizer: optax.GradientTransformation, *, vmap: bool = True
 ) -> list[Weights]:
-    """Train classifiers by cross-entropy and the penalties of a spec; return the weights of each."""
+    """Train classifiers by cross-entropy and the penalties of a spec; return the weights of each.
+
+    All runs at once, or, without `vmap`, one after the other.
+    """
     forward = arspec_jax.attach(model, spec)
     graph, state, rest = nnx.split(model, nnx.Param, ...)
 
@@ -28,27 +31,31 @@ def classify(
         logits, penalties = forward(nnx.merge(graph, parameters, rest, copy=True), x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + factor * penalties.total()
 
-    return fit(loss, optimizer, state, batch)
+    return fit(loss, optimizer, state, batch, vmap=vmap)
 
 
 def fit(
-    loss: Callable[..., jax.Array], optimizer: optax.GradientTransformation, state: nnx.State, batch: Batch
+    loss: Callable[..., jax.Array],
+    optimizer: optax.GradientTransformation,
+    state: nnx.State,
+    batch: Batch,
+    *,
+    vmap: bool = True,
 ) -> list[Weights]:
-    """Train every run of a batch at once; return their weights.
+    """Train every run of a batch; return their weights.
 
     Parameters
     ----------
     loss : (state, factor, x, y) -> loss of one run.
     optimizer : of optax; each run has its own.
     state : the parameters of the model, which say where each weight belongs.
+    vmap : all runs at once, or one after the other, which is quicker for convolutions on a CPU.
     """
     starts = [to_state(state, task.weights) for task in batch.tasks]
     parameters = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     factors = jnp.asarray(batch.factors, jnp.float32)
     x, y, order = (np.stack([getattr(task, name) for task in batch.tasks]) for name in ("x", "y", "order"))
 
-    @jax.jit
-    @jax.vmap
     def advance(carry: Any, factor: jax.Array, x: jax.Array, y: jax.Array, order: jax.Array) -> Any:
         def step(carry: Any, seen: jax.Array) -> tuple[Any, None]:
             parameters, memory = carry
@@ -58,11 +65,13 @@ def fit(
 
         return jax.lax.scan(step, carry, order)[0]
 
+    every = jax.vmap(advance) if vmap else lambda *runs: jax.lax.map(lambda run: advance(*run), runs)
+    advance_all = jax.jit(every)
     carry = parameters, jax.vmap(optimizer.init)(parameters)
     # Equal parts, so that one compilation serves them all.
     parts = next(count for count in range(SEGMENTS, 0, -1) if order.shape[1] % count == 0)
     for done, part in enumerate(np.split(order, parts, axis=1), 1):
-        carry = jax.block_until_ready(advance(carry, factors, x, y, part))
+        carry = jax.block_until_ready(advance_all(carry, factors, x, y, part))
         batch.report(done / parts)
     return [to_numpy(jax.tree.map(lambda leaf, run=run: leaf[run], carry[0])) for run in range(len(batch.tasks))]
 

@@ -1,4 +1,4 @@
-"""A small CNN in JAX, regularized by `attach`, trained for many seeds and coefficients at once."""
+"""A small CNN in JAX, regularized by `attach`; runs take turns, as XLA is slow at batches of kernels on a CPU."""
 
 import jax
 from flax import nnx
@@ -27,4 +27,4 @@ class Network(nnx.Module):
 def train(spec: arspec.Spec, batch: Batch) -> list[Weights]:
     """Train one network per run; return the weights of each."""
     model = Network(rngs=nnx.Rngs(0))
-    return classify(model, spec, batch, adam(LEARNING_RATE))
+    return classify(model, spec, batch, adam(LEARNING_RATE), vmap=False)
