@@ -19,9 +19,9 @@ STUDY = Study(
     "gap between both columns is what a penalty could close.",
     variants=(
         Variant("baseline", "no penalty"),
-        Variant("l1", "L1 on the states", coefficients=(1e-2,)),
-        Variant("l2", "L2 on the states", coefficients=(1e-2,)),
-        Variant("tar", "TAR on the states", coefficients=(1e-2,)),
+        Variant("l1", "L1 on the states", coefficients=(1e-1, 1e-2)),
+        Variant("l2", "L2 on the states", coefficients=(1e-1, 1e-2)),
+        Variant("tar", "TAR on the states", coefficients=(1e-1, 1e-2)),
     ),
     metrics=(
         Metric("test", "test symbols right (%)", scale=100, digits=2),
