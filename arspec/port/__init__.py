@@ -21,8 +21,13 @@ from arspec.port._graph import Input as Input
 from arspec.port._graph import Node as Node
 from arspec.port._mapping import Entry as Entry
 from arspec.port._mapping import WeightMap as WeightMap
+from arspec.port._moving import Transfer as Transfer
+from arspec.port._moving import transfer as transfer
+from arspec.port._options import Difference as Difference
 from arspec.port._probe import Probe as Probe
 from arspec.port._probe import Subject as Subject
 from arspec.port._probe import measure as measure
 from arspec.port._source import ModuleWriter as ModuleWriter
 from arspec.port._source import Written as Written
+from arspec.port._weighted import Layers as Layers
+from arspec.port._weighted import WeightedLayer as WeightedLayer

@@ -38,12 +38,12 @@ def found_in(path: str, name: str, module: nn.RNNBase) -> list[Found]:
         "input": Source(module, f"{name}(input)", capture=captured_input, before=True),
         "output": Source(module, f"{name}()", capture=captured_output),
     }
-    directions = list(_directions(module))
+    directions = all_directions(module)
     kind = type(module).__name__
     if len(directions) == 1:
         sources, refused = _placements(name, module, directions[0])
         return [Found(path, kind, {**whole, **sources}, refused)]
-    paths = [f"{path}/{_subpath(module, direction)}" for direction in directions]
+    paths = [f"{path}/{subpath(module, direction)}" for direction in directions]
     some = " and ".join(map(repr, paths)) if len(paths) == 2 else f"{paths[0]!r} to {paths[-1]!r}"
     hint = f"It has {len(paths)} parts: name {some}, or all by {path + '/**'!r}."
     # Of several layers the whole is not a layer: a glob meets the last one once.
@@ -71,12 +71,14 @@ def _both_directions(path: str, name: str, module: nn.RNNBase, layer: int) -> Fo
     return Found(f"{path}/{layer}", type(module).__name__, ends, hints=dict.fromkeys((*_PARTS, *_PARAMETERS), hint))
 
 
-def _directions(module: nn.RNNBase) -> list[Direction]:
+def all_directions(module: nn.RNNBase) -> list[Direction]:
+    """Return the directions of every layer of a recurrent module."""
     sides = (False, True) if module.bidirectional else (False,)
     return [Direction(layer, reverse) for layer in range(module.num_layers) for reverse in sides]
 
 
-def _subpath(module: nn.RNNBase, direction: Direction) -> str:
+def subpath(module: nn.RNNBase, direction: Direction) -> str:
+    """Return how the path of a direction goes on behind that of the module: "", "1" or "1/backward"."""
     layer = [str(direction.layer)] if module.num_layers > 1 else []
     side = ["backward" if direction.reverse else "forward"] if module.bidirectional else []
     return "/".join((*layer, *side))
@@ -84,7 +86,7 @@ def _subpath(module: nn.RNNBase, direction: Direction) -> str:
 
 def _ends(name: str, module: nn.RNNBase, direction: Direction) -> dict[str, Source]:
     """Return the sources of input and output of one direction of one layer."""
-    shown = f"{name}().{_subpath(module, direction)}"
+    shown = f"{name}().{subpath(module, direction)}"
     names = {"input": "input", "output": "hidden_state"}
     return {
         placement: Source(module, f"{shown}.{placement}", capture=partial(captured, direction=direction, wanted=wanted))
@@ -98,7 +100,7 @@ def _placements(name: str, module: nn.RNNBase, direction: Direction) -> tuple[di
     parameters = _parameters(name, module, kind, direction.suffix)
     if module.proj_size > 0:
         return parameters, dict.fromkeys(wanted, _PROJECTED)
-    sub = _subpath(module, direction)
+    sub = subpath(module, direction)
     shown = f"{name}()." + (f"{sub}." if sub else "")
     activations = {
         placement: Source(module, shown + placement, capture=partial(captured, direction=direction, wanted=placement))

@@ -4,4 +4,6 @@ from arspec_keras.port._check import check as check
 from arspec_keras.port._check import load_code as load_code
 from arspec_keras.port._export import export as export
 from arspec_keras.port._files import load as load
+from arspec_keras.port._weighted import assign as assign
+from arspec_keras.port._weighted import layers as layers
 from arspec_keras.port._write import write as write

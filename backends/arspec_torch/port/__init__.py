@@ -4,4 +4,6 @@ from arspec_torch.port._check import check as check
 from arspec_torch.port._check import load as load
 from arspec_torch.port._read import export as export
 from arspec_torch.port._transfer import transfer as transfer
+from arspec_torch.port._weighted import assign as assign
+from arspec_torch.port._weighted import layers as layers
 from arspec_torch.port._write import write as write
