@@ -12,6 +12,7 @@ from arspec._sites import Layer, Site, match_sites
 from arspec._spec import Spec
 from arspec._table import aligned
 from arspec.penalties._base import components
+from arspec.port._kinds import GRU
 from arspec.port._matching import Matching
 from arspec.port._options import HINTS, Difference, differences, options
 from arspec.port._pairing import pair_layers
@@ -163,8 +164,9 @@ def _moved(site: Site, one: WeightedLayer, placement: str, other: WeightedLayer)
     place = other.place(placement)
     if place is None:
         raise _nameless(site, f"a {type(other.kind).__name__} of the target has no {placement} of its own")
-    if placement == "bias" and type(one.kind).__name__ == "GRU" and one.biases != other.biases:
-        raise _nameless(site, f"the biases are {one.biases} in the source, and {other.biases} in the target")
+    biases = [layer.more.get("biases", "one") for layer in (one, other)]
+    if placement == "bias" and isinstance(one.kind, GRU) and biases[0] != biases[1]:
+        raise _nameless(site, f"the biases are {biases[0]} in the source, and {biases[1]} in the target")
     blind = site.rule.mean_over in ((), "mean") and all(c.penalty.elementwise for c in components(site.rule.penalty))
     if placement in PARAMETERS and not blind and (placement in one.reshaped) != (placement in other.reshaped):
         raise _nameless(site, "the two frameworks show a penalty this kernel in other shapes")

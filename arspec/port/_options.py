@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from arspec.port._kinds import LINEAR, Function
+from arspec.port._kinds import LINEAR, BatchNormalization, Function, Recurrent
 from arspec.port._weighted import Layers, WeightedLayer
 
 # What belongs to the call, as return_sequences or a mask do, is code in most frameworks and no
@@ -34,7 +34,7 @@ HINTS = {
     "biases": "biases: two that train move their sum twice as far; freeze one (bias_hh_l0.requires_grad_(False)).",
     "unbiased": "unbiased: torch.nn keeps a running variance of n - 1; the code of `arspec port write` does not.",
 }
-ALWAYS = ("biases", "dtype", "trainable")
+ALWAYS = ("biases", "statistics", "dtype", "trainable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,11 @@ def differences(one: WeightedLayer, other: WeightedLayer, source: Layers, target
 
 def _all(layer: WeightedLayer, listed: Layers) -> dict[str, Any]:
     found = told(layer)
-    if layer.biases:
-        found["biases"] = layer.biases
+    found |= layer.more
+    if isinstance(layer.kind, BatchNormalization):
+        found.setdefault("statistics", "of the batch")
+    if isinstance(layer.kind, Recurrent) and "bias" in layer.shapes:
+        found.setdefault("biases", "one")
     found["dtype"] = listed.dtype(layer)
     if layer.frozen is not None:
         found["trainable"] = tuple(role for role in _trained(layer) if role not in layer.frozen)

@@ -6,7 +6,7 @@ it follows from what reads what, then names. Evidence that contradicts itself st
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arspec._errors import SpecError, unknown
@@ -120,7 +120,7 @@ def _by_options(ours: Some, theirs: Some) -> list[tuple[Some, Some]]:
 
 def _told(ours: Some, theirs: Some, source: Layers, target: Layers, by_order: bool) -> Found:
     order = _ordered(ours, theirs, source, target)
-    names = _named(ours, theirs, lambda path: path) or _named(ours, theirs, lambda path: path.split("/")[-1])
+    names = _named(ours, theirs, source.framework == target.framework)
     if order and names and order != names:
         one = next(path for path in order if order[path] != names[path])
         raise SpecError(
@@ -140,15 +140,28 @@ def _told(ours: Some, theirs: Some, source: Layers, target: Layers, by_order: bo
     )
 
 
-def _named(ours: Some, theirs: Some, part: Callable[[str], str]) -> dict[str, str]:
-    """Return the pairs of equal names, if all are told by them."""
-    sides = [{_plain(part(layer.path)): layer.path for layer in side} for side in (ours, theirs)]
+def _named(ours: Some, theirs: Some, one_framework: bool) -> dict[str, str]:
+    """Return the pairs of equal names, if all are told by them.
+
+    Names that count layers say nothing between frameworks: Linen counts in another order
+    than Keras. The last part of a path is enough if it is more than a number.
+    """
+    if not all(layer.named for layer in (*ours, *theirs)):
+        same = one_framework and {layer.path for layer in ours} == {layer.path for layer in theirs}
+        return {layer.path: layer.path for layer in ours} if same else {}
+    return _equal_names(ours, theirs, 0) or _equal_names(ours, theirs, -1)
+
+
+def _equal_names(ours: Some, theirs: Some, start: int) -> dict[str, str]:
+    sides = [{_plain(layer.path.split("/")[start:]): layer.path for layer in side} for side in (ours, theirs)]
     told_apart = len(sides[0]) == len(ours) and sides[0].keys() == sides[1].keys()
+    if start and any(name[0].isdigit() for name in sides[0]):
+        return {}
     return {path: sides[1][name] for name, path in sides[0].items()} if told_apart else {}
 
 
-def _plain(path: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", path.lower())
+def _plain(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(re.sub(r"[^a-z0-9]", "", part.lower()) for part in parts)
 
 
 def _ordered(ours: Some, theirs: Some, source: Layers, target: Layers) -> dict[str, str]:

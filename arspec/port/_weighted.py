@@ -31,12 +31,14 @@ class WeightedLayer:
     entries : where each weight is: `source` is a role, `target` a tensor of the framework.
     unseen : options of the kind that this layer does not say: they are in the model's code.
     absent : parts of a canonical weight that have no place here, and so must be 0.
-    biases : for a recurrent layer, which biases it trains.
+    more : options that the kind does not have: "biases", which ones a recurrent layer trains, and
+        "statistics", by which a batch normalization normalizes in training.
     sums : tensor -> another one that the framework adds to it; it becomes 0.
     frozen : roles that training leaves alone, or None where the framework does not say.
     places : placement -> (layer, placement) that a rule of this framework names, where other
         than the path and the placement itself; a placement with None cannot be named.
     reshaped : roles that a penalty of this framework sees in another shape than the kind has.
+    named : whether a person chose the name: "dense_1" and "Dense_1" only count layers.
     """
 
     path: str
@@ -45,11 +47,12 @@ class WeightedLayer:
     entries: tuple[Entry, ...]
     unseen: frozenset[str] = frozenset()
     absent: Mapping[str, Block] = field(default_factory=dict)
-    biases: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
     sums: Mapping[str, str] = field(default_factory=dict)
     frozen: frozenset[str] | None = frozenset()
     places: Mapping[str, tuple[str, str] | None] = field(default_factory=dict)
     reshaped: frozenset[str] = frozenset()
+    named: bool = True
 
     def __post_init__(self) -> None:
         taken = {role: np.zeros(shape, np.int8) for role, shape in self.shapes.items()}

@@ -70,7 +70,7 @@ def _child_names(parent: keras.Layer) -> dict[int, str]:
     for name, held in [*vars(parent).items(), *vars(parent).get("_modules", {}).items()]:
         if not name.startswith("_") or name.strip("_") == name[1:]:
             _name_held(held, name, attributes)
-    automatic = {id(child) for child in children if _has_automatic_name(child)}
+    automatic = {id(child) for child in children if has_automatic_name(child)}
     return {key: attributes.get(key, name) if key in automatic else name for key, name in names.items()}
 
 
@@ -85,7 +85,7 @@ def _name_held(held: Any, name: str, names: dict[int, str]) -> None:
             _name_held(item, f"{name}/{key}", names)
 
 
-def _has_automatic_name(layer: keras.Layer) -> bool:
+def has_automatic_name(layer: keras.Layer) -> bool:
     """Return whether Keras made the name from the class: "dense", "dense_1", ..."""
     spaced = re.sub(
         r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", type(layer).__name__))

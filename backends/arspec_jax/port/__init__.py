@@ -3,6 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from arspec_jax.port._weighted import assign as assign
+from arspec_jax.port._weighted import layers as layers
+
 if TYPE_CHECKING:
     from arspec_jax.port._check_equinox import check_equinox as check_equinox
     from arspec_jax.port._check_equinox import load_equinox as load_equinox
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from arspec_jax.port._equinox import write_equinox as write_equinox
     from arspec_jax.port._nnx import write_nnx as write_nnx
 
-__all__ = ["check_equinox", "check_nnx", "load_equinox", "load_nnx", "write_equinox", "write_nnx"]
+__all__ = ["assign", "check_equinox", "check_nnx", "layers", "load_equinox", "load_nnx", "write_equinox", "write_nnx"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from arspec.port._kinds import Kind
 from arspec.port._mapping import Entry
 from arspec.port._order import Groups, expanded, order_of
 from arspec.port._weighted import Layers, WeightedLayer, layers_of
-from arspec_keras._layers import Found, find_layers
+from arspec_keras._layers import Found, find_layers, has_automatic_name
 from arspec_keras._weights import is_attention
 from arspec_keras.port._layers import read_layer
 from arspec_keras.port._read import read_model
@@ -108,7 +108,8 @@ class _Found:
         names = {role: self._keep(variable) for role, variable in held.items()}
         shapes = {role: tuple(variable.shape) for role, variable in held.items()}
         frozen = frozenset(role for role, variable in held.items() if not variable.trainable)
-        found = list(_split(WeightedLayer(path, kind, shapes, layouts.same(**names), frozen=frozen)))
+        named = path.rpartition("/")[2] != layer.name or not has_automatic_name(layer)
+        found = list(_split(WeightedLayer(path, kind, shapes, layouts.same(**names), frozen=frozen, named=named)))
         if len(found) > 1:
             self.parts[path] = [[part.path] for part in found]
         self.layers += found
@@ -158,8 +159,8 @@ def _split(layer: WeightedLayer) -> Iterator[WeightedLayer]:
         yield from _separated(layer, kind)
     elif isinstance(kind, kinds.Convolution) and kind.groups > 1 and layer.shapes["kernel"][-2] == 1:
         yield _depthwise(layer, kind)
-    elif isinstance(kind, kinds.Recurrent) and "bias" in layer.shapes:
-        yield replace(layer, biases="of input and state" if len(layer.shapes["bias"]) == 2 else "one")
+    elif isinstance(kind, kinds.Recurrent) and len(layer.shapes.get("bias", ())) == 2:
+        yield replace(layer, more={"biases": "of input and state"})
     else:
         yield layer
 
@@ -178,6 +179,7 @@ def _separated(layer: WeightedLayer, kind: kinds.SeparableConvolution) -> Iterat
         {"kernel": layer.shapes[first]},
         layouts.same(kernel=entries[first]),
         frozen=frozenset({"kernel"} if first in frozen else ()),
+        named=layer.named,
         places={**whole, "kernel": (layer.path, first), "input": (layer.path, "input")},
     )
     has_bias = {"bias": entries["bias"]} if kind.use_bias else {}
@@ -187,6 +189,7 @@ def _separated(layer: WeightedLayer, kind: kinds.SeparableConvolution) -> Iterat
         kinds.Convolution(kind.filters, ones, ones, "valid", ones, activation=kind.activation, use_bias=kind.use_bias),
         {"kernel": layer.shapes[second], **({"bias": layer.shapes["bias"]} if has_bias else {})},
         layouts.same(kernel=entries[second], **has_bias),
+        named=layer.named,
         frozen=frozenset(role for role, name in (("kernel", second), ("bias", "bias")) if name in frozen),
         places={**whole, **outer, "kernel": (layer.path, second), "bias": (layer.path, "bias")},
     )

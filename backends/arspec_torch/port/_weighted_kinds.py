@@ -231,7 +231,7 @@ def _gates(m: Any, path: str, mode: str, features: int, suffix: str = "", revers
     entries = layouts.output_first_gru(*weights) if is_gru else layouts.output_first_lstm(*weights)
     shapes: Shapes = {"kernel": (features, gates * units), "recurrent_kernel": (units, gates * units)}
     sums: dict[str, str] = {}
-    biases = ""
+    biases = "one"
     first, second = f"bias_ih{suffix}", f"bias_hh{suffix}"
     if m.bias and is_gru:
         shapes["bias"] = (2, gates * units)
@@ -241,10 +241,10 @@ def _gates(m: Any, path: str, mode: str, features: int, suffix: str = "", revers
         shapes["bias"] = (gates * units,)
         entries += (Entry("bias", first),)
         sums = {first: second}
-        biases = "two that add up" if _counts(getattr(m, second)) else "one"
+        biases = "two that add up" if _counts(getattr(m, second)) else biases
     name = getattr(m, "nonlinearity", "tanh")
     kind = cls(units=units, activation=Function(name), use_bias=m.bias, reverse=reverse)
-    return WeightedLayer(path, kind, shapes, entries, biases=biases, sums=sums)
+    return WeightedLayer(path, kind, shapes, entries, more={"biases": biases} if m.bias else {}, sums=sums)
 
 
 def _counts(bias: Tensor) -> bool:
