@@ -16,16 +16,10 @@ import arspec as ar
 from arspec.port import Bundle, Certificate, Written, read_bundle
 from arspec.port._files import attribute_of
 from arspec.port._target import trained_weights
-from arspec_jax.port import _subject, check_equinox, check_nnx, load_equinox, load_nnx, write_equinox, write_nnx
+from arspec_jax.port import check_equinox, check_nnx, load_equinox, load_nnx, write_equinox, write_nnx
 from arspec_jax.port._functions import HELPERS
 
 NAMES = ("image", "sequence", "small", "plain", "recurrent")
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimize nothing: these models are small, and most of a test is compiling."""
-    monkeypatch.setitem(_subject.QUICK, "xla_backend_optimization_level", 0)
 
 
 @pytest.fixture(scope="module")

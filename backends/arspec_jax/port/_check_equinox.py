@@ -1,12 +1,12 @@
 """Measuring an Equinox target."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from arspec import Spec, SpecError
@@ -17,7 +17,8 @@ from arspec.port._target import require_names, trained_weights
 from arspec_jax._attach import attach
 from arspec_jax._parts import entry_name
 from arspec_jax.port._equinox import write_equinox
-from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
+from arspec_jax.port._pieces import Pieces
+from arspec_jax.port._subject import JaxSubject, Pass, Tensors
 
 
 def check_equinox(
@@ -43,7 +44,7 @@ def check_equinox(
     ------
     SpecError: the model has other arrays than the map says.
     """
-    return _LIBRARY.certificate(bundle, written, model, faults, progress)
+    return _library(Pieces()).certificate(bundle, written, model, faults, progress)
 
 
 def load_equinox(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray], /) -> eqx.Module:
@@ -59,14 +60,14 @@ def load_equinox(file: str | Path, class_name: str, weights: Mapping[str, np.nda
     except TypeError as error:
         raise SpecError(f"{file}: {class_name}(jax.random.key(0)) cannot be made: {error}.") from None
     require_names(weights, {name: tuple(leaf.shape) for name, leaf in arrays_of(model).items()}, str(file))
-    return filled(model, {name: jnp.asarray(array) for name, array in weights.items()})
+    return filled(model, {name: jax.device_put(array) for name, array in weights.items()})
 
 
 class EquinoxSubject(JaxSubject):
     """An Equinox module without dropout; its arrays are put into it where it runs."""
 
-    def __init__(self, bundle: Bundle, written: Written, model: eqx.Module) -> None:
-        super().__init__(bundle, written)
+    def __init__(self, bundle: Bundle, written: Written, model: eqx.Module, *, pieces: Pieces) -> None:
+        super().__init__(bundle, written, pieces)
         self._model = jax.tree.map(_without_dropout, model, is_leaf=_is_dropout)
         trained = trained_weights(bundle.graph)
         self._trained = {entry.target for entry in written.weights.entries if entry.source in trained}
@@ -91,7 +92,7 @@ class EquinoxSubject(JaxSubject):
             model = eqx.nn.inference_mode(filled(self._model, weights))
             return self._forward.visible(spec, model, *inputs)
 
-        found = jax.device_get(compiled(run)(self.weights, inputs))
+        found = jax.device_get(self.pieces.compiled(run)(self.weights, inputs))
         return {path.replace("/", "."): array for path, array in found.items()}
 
 
@@ -118,4 +119,6 @@ def _without_dropout(node: Any) -> Any:
     return eqx.nn.Dropout(0.0) if _is_dropout(node) else node
 
 
-_LIBRARY = Library("equinox", ("jax", "jaxlib", "equinox"), write_equinox, load_equinox, arrays_of, EquinoxSubject)
+def _library(pieces: Pieces) -> Library:
+    subject = partial(EquinoxSubject, pieces=pieces)
+    return Library("equinox", ("jax", "jaxlib", "equinox"), write_equinox, load_equinox, arrays_of, subject)

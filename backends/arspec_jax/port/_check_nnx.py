@@ -1,6 +1,7 @@
 """Measuring a Flax NNX target."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from arspec.port._library import Library
 from arspec.port._target import require_names
 from arspec_jax._attach import attach
 from arspec_jax.port._nnx import write_nnx
-from arspec_jax.port._subject import JaxSubject, Pass, Tensors, compiled
+from arspec_jax.port._pieces import Pieces
+from arspec_jax.port._subject import JaxSubject, Pass, Tensors
 
 
 def check_nnx(
@@ -42,7 +44,7 @@ def check_nnx(
     ------
     SpecError: the model has other tensors than the map says.
     """
-    return _LIBRARY.certificate(bundle, written, model, faults, progress)
+    return _library(Pieces()).certificate(bundle, written, model, faults, progress)
 
 
 def load_nnx(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray], /) -> nnx.Module:
@@ -59,7 +61,7 @@ def load_nnx(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray
         raise SpecError(f"{file}: {class_name}(nnx.Rngs(0)) cannot be made: {error}.") from None
     variables = variables_of(model)
     require_names(weights, {name: tuple(variable.shape) for name, variable in variables.items()}, str(file))
-    filled = {name: variable.replace(jnp.asarray(weights[name])) for name, variable in variables.items()}
+    filled = {name: variable.replace(jax.device_put(weights[name])) for name, variable in variables.items()}
     paths = {name_of(path): path for path, _ in nnx.to_flat_state(nnx.state(model))}
     nnx.update(model, nnx.from_flat_state([(paths[name], variable) for name, variable in filled.items()]))
     nnx.reseed(model, default=0)
@@ -69,7 +71,7 @@ def load_nnx(file: str | Path, class_name: str, weights: Mapping[str, np.ndarray
 class NnxSubject(JaxSubject):
     """A copy of an NNX module: its structure in either mode, and its arrays apart."""
 
-    def __init__(self, bundle: Bundle, written: Written, model: nnx.Module) -> None:
+    def __init__(self, bundle: Bundle, written: Written, model: nnx.Module, *, pieces: Pieces) -> None:
         copy = nnx.clone(model)
         for _, part in nnx.iter_modules(copy):
             if isinstance(part, nnx.Dropout):
@@ -81,7 +83,7 @@ class NnxSubject(JaxSubject):
         for training, mode in ((True, copy.train), (False, copy.eval)):
             mode()
             self._graphs[training] = nnx.split(copy)
-        super().__init__(bundle, written)
+        super().__init__(bundle, written, pieces)
         self._forward = attach(copy, self.spec) if self.spec.rules else None
         self._plain = attach(copy, Spec([]))
 
@@ -107,7 +109,7 @@ class NnxSubject(JaxSubject):
         def run(weights: Tensors, inputs: Sequence[Any]) -> dict[str, Any]:
             return self._plain.visible(spec, self._built(weights, training=False), *inputs)
 
-        found = jax.device_get(compiled(run)(self.weights, inputs))
+        found = jax.device_get(self.pieces.compiled(run)(self.weights, inputs))
         return {path.replace("/", "."): array for path, array in found.items()}
 
     def _built(self, weights: Tensors, *, training: bool) -> nnx.Module:
@@ -128,11 +130,10 @@ def name_of(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))
 
 
-_LIBRARY = Library(
-    "nnx",
-    ("jax", "jaxlib", "flax"),
-    write_nnx,
-    load_nnx,
-    lambda model: {name: v.get_value() for name, v in variables_of(model).items()},
-    NnxSubject,
-)
+def _arrays(model: nnx.Module) -> dict[str, Any]:
+    return {name: v.get_value() for name, v in variables_of(model).items()}
+
+
+def _library(pieces: Pieces) -> Library:
+    subject = partial(NnxSubject, pieces=pieces)
+    return Library("nnx", ("jax", "jaxlib", "flax"), write_nnx, load_nnx, _arrays, subject)

@@ -1,12 +1,12 @@
 """Measuring a JAX target: a `Subject` over any model that is a function of its arrays.
 
-Everything is compiled once per mode and batch size: a pass gives outputs and penalties, and
-a pass in training mode the gradients too, whose two weights (of the data loss and of the
-penalties) are arguments.
+Everything is traced once per mode and batch size, and runs in pieces that all subjects of a
+check share: a pass gives outputs and penalties, and a pass in training mode the gradients
+too, whose two weights (of the data loss and of the penalties) are arguments.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,30 +15,30 @@ import numpy as np
 
 from arspec import L1, Rule, Spec
 from arspec.port import Bundle, Written
+from arspec.port._kinds import Function, Recurrent
 from arspec.port._probe import padding_mask, perturbed
 from arspec.port._source import FIRST
 from arspec.port._target import target_spec, trained_weights
+from arspec_jax.port._pieces import Pieces
 
 Arrays = dict[str, np.ndarray]
 Tensors = Mapping[str, Any]
-# A check runs everything a few times, so that compiling is most of it.
-QUICK = {"xla_backend_optimization_level": 1}
 Pass = tuple[list[Any], list[Any], Tensors]  # outputs, penalties, and what the pass changed
 
 
 class JaxSubject(ABC):
     """A model in float64, at the perturbed weights of a bundle, without dropout."""
 
-    def __init__(self, bundle: Bundle, written: Written) -> None:
-        self.bundle, self.written = bundle, written
+    def __init__(self, bundle: Bundle, written: Written, pieces: Pieces) -> None:
+        self.bundle, self.written, self.pieces = bundle, written, pieces
         self.weights: Arrays = {
             name: np.asarray(array, np.float64)
             for name, array in written.weights.to_target(perturbed(bundle.weights)).items()
         }
         self.spec: Spec = target_spec(bundle, written)
         self._canonical_trained = trained_weights(bundle.graph)
-        self._evaluate = compiled(lambda weights, inputs: self.run(weights, inputs, training=False))
-        self._differentiate = compiled(jax.value_and_grad(self._loss, has_aux=True))
+        self._evaluate = pieces.compiled(lambda weights, inputs: self.run(weights, inputs, training=False))
+        self._differentiate = pieces.compiled(jax.value_and_grad(self._loss, has_aux=True))
         self._kept: list[tuple[Sequence[np.ndarray], bool, Any]] = []
 
     # What a kind of model says.
@@ -88,7 +88,9 @@ class JaxSubject(ABC):
         """Return the results of the layers that can be seen, in the order of the graph."""
         order = [path for path, _ in self.bundle.graph.walk() if path in self.written.traced]
         places = {path: self.written.traced[path] for path in dict.fromkeys(order)}
-        rules = [Rule(L1(1.0), layer=place.path, placement="output") for place in places.values()]
+        linear = {path for path, node in self.bundle.graph.walk() if _is_linear(node.layer)}
+        seen = {path: "pre_activation" if path in linear else "output" for path in places}
+        rules = [Rule(L1(1.0), layer=place.path, placement=seen[path]) for path, place in places.items()]
         with jax.enable_x64(True):
             found = self.results(Spec(rules), self._native(inputs)) if rules else {}
         return (
@@ -133,9 +135,9 @@ class JaxSubject(ABC):
         return [native_array(x, layout) for x, layout in zip(inputs, self.written.inputs, strict=True)]
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function, for few runs."""
-    return jax.jit(function, compiler_options=QUICK)
+def _is_linear(layer: object) -> bool:
+    """Return whether an affine layer has no activation function: one that follows belongs to another layer."""
+    return getattr(layer, "activation", None) == Function("linear") and not isinstance(layer, Recurrent)
 
 
 def native_array(x: np.ndarray, layout: str) -> np.ndarray:
