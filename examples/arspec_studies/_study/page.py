@@ -103,16 +103,17 @@ def _line(study: Study, found: Sequence[summary.Group], group: summary.Group) ->
 
 def _best(study: Study, best: summary.Best) -> dict[str, str]:
     metric, paired = study.headline, best.paired
-    interval = "–"
+    interval, verdict = "–", f"too few {study.seed}s"
     if paired.interval is not None:
         interval = " to ".join(summary.signed(metric, end) for end in paired.interval)
+        verdict = "clear" if paired.is_clear else "not clear"
     return {
         "variant": best.group.variant.title,
         "framework": summary.TITLES[best.group.framework],
         "coefficient": f"{best.group.coefficient:g}",
         "change": summary.signed(metric, paired.spread.mean),
         "interval": interval,
-        "verdict": "clear" if paired.is_clear else "not clear",
+        "verdict": verdict,
     }
 
 

@@ -8,8 +8,8 @@ from arspec_studies._study.weights import affine, shuffled
 from arspec_studies.rectifiers.data import digits
 
 TRAIN, BATCH = 600, 50
-LEARNING_RATE = 3e-3
-EPOCHS, QUICK_EPOCHS = 25, 1
+LEARNING_RATE = 1e-2
+EPOCHS, QUICK_EPOCHS = 50, 1
 CHANNELS = (8, 16)
 
 

@@ -12,7 +12,7 @@ from arspec_studies.sparse_autoencoder.data import PIXELS, features, latents
 
 LAYERS, HEADS, SEQUENCES, TRAIN = 4, 4, 300, 5000
 UNITS, BATCH = 256, 250
-EPOCHS, QUICK_EPOCHS = 40, 1
+EPOCHS, QUICK_EPOCHS = 25, 1
 STRONGEST = 10
 
 

@@ -15,7 +15,7 @@ STUDY = Study(
     setting="A GPT-2 of 4 layers of 64, built offline from a configuration of the package transformers, weights "
     "random, reads 6000 words of Python's help topics in sequences of 20. Its hidden state after the second layer is "
     "coded by an autoencoder of 256 latents (four times over-complete) as in the study of digits: 5000 states to "
-    "train, 1000 to test; Adam (0.003), batches of 250, 40 epochs.",
+    "train, 1000 to test; Adam (0.003), batches of 250, 25 epochs.",
     reading="What random weights can show: that the penalty trades error for sparsity on real activations, that the "
     "tools fit together, and how much of an apparent meaning comes from the input alone. For each latent, the last "
     "columns give the share of the most frequent word among the ten states in which it is strongest, beside the same "
