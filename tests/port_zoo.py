@@ -175,8 +175,9 @@ class SequenceNnx(nnx.Module):
         self.out = nnx.Linear(3, 2, **o)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        x: Any = self.norm(self.lstm(self.embedding(ids)))
-        return self.out(self.second(self.conv(self.rms(self.attention(x)))))
+        x = self.norm(self.lstm(self.embedding(ids)))
+        x: Any = self.second(self.conv(self.rms(self.attention(x))))
+        return self.out(x)
 
 
 class SequenceLinen(linen.Module):
@@ -252,7 +253,7 @@ def inputs(kind: str) -> np.ndarray:
     return rng.integers(0, ROWS, TOKENS) if kind == "sequence" else rng.normal(size=IMAGE)
 
 
-def _zeros(tree: Any, dtype: Any = None) -> Any:
+def zeros(tree: Any, dtype: Any = None) -> Any:
     """Return what has shapes alone with zeros in them: to compile an initializer takes seconds."""
 
     def one(leaf: Any) -> Any:
@@ -263,6 +264,12 @@ def _zeros(tree: Any, dtype: Any = None) -> Any:
         return jnp.asarray(np.zeros(leaf.shape, dtype or leaf.dtype))
 
     return jax.tree.map(one, tree)
+
+
+def made_nnx(make: Callable[[], nnx.Module]) -> Any:
+    """Return a module whose variables are zeros."""
+    graph, state = nnx.split(nnx.eval_shape(make))
+    return nnx.merge(graph, zeros(state))
 
 
 @dataclass
@@ -296,8 +303,7 @@ def torch_model(kind: str) -> Held:
 def nnx_model(kind: str) -> Held:
     from arspec_jax.port import assign, layers
 
-    graph, state = nnx.split(nnx.eval_shape(ImageNnx if kind == "image" else SequenceNnx))
-    model: Any = nnx.merge(graph, _zeros(state))
+    model = made_nnx(ImageNnx if kind == "image" else SequenceNnx)
     x = jnp.asarray(inputs(kind))
     run = nnx.jit(lambda model, x: model(x))
     return Held(
@@ -313,7 +319,7 @@ def linen_model(kind: str) -> Held:
 
     model: Any = ImageLinen() if kind == "image" else SequenceLinen()
     x = jnp.asarray(inputs(kind))
-    held = [_zeros(jax.eval_shape(model.init, jax.random.key(0), x), jnp.float64)]
+    held = [zeros(jax.eval_shape(model.init, jax.random.key(0), x), jnp.float64)]
 
     def change(weights: dict[str, np.ndarray]) -> None:
         held[0] = assign(model, weights, held[0], x)
@@ -331,7 +337,7 @@ def equinox_model(kind: str) -> Held:
 
     key, x = jax.random.key(0), jnp.asarray(inputs(kind))
     made: Any = SequenceEquinox if kind == "sequence" else eqx.nn.make_with_state(ImageEquinox)
-    given = _zeros(eqx.filter_eval_shape(made, key))
+    given = zeros(eqx.filter_eval_shape(made, key))
     held = [(given, None) if kind == "sequence" else given]
 
     def change(weights: dict[str, np.ndarray]) -> None:

@@ -29,5 +29,6 @@ from arspec.port._probe import Subject as Subject
 from arspec.port._probe import measure as measure
 from arspec.port._source import ModuleWriter as ModuleWriter
 from arspec.port._source import Written as Written
+from arspec.port._split import written_layers as written_layers
 from arspec.port._weighted import Layers as Layers
 from arspec.port._weighted import WeightedLayer as WeightedLayer

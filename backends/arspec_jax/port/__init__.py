@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from arspec_jax.port._weighted import arrays as arrays
 from arspec_jax.port._weighted import assign as assign
 from arspec_jax.port._weighted import layers as layers
 
@@ -14,7 +15,17 @@ if TYPE_CHECKING:
     from arspec_jax.port._equinox import write_equinox as write_equinox
     from arspec_jax.port._nnx import write_nnx as write_nnx
 
-__all__ = ["assign", "check_equinox", "check_nnx", "layers", "load_equinox", "load_nnx", "write_equinox", "write_nnx"]
+__all__ = [
+    "arrays",
+    "assign",
+    "check_equinox",
+    "check_nnx",
+    "layers",
+    "load_equinox",
+    "load_nnx",
+    "write_equinox",
+    "write_nnx",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -93,6 +93,24 @@ def assign(model: Any, weights: Mapping[str, np.ndarray], /, *inputs: Any, state
     return assign_equinox(model, weights, state)
 
 
+def arrays(model: Any, /) -> dict[str, np.ndarray]:
+    """Return the arrays of an NNX or Equinox module by the names of a map, for `arspec.port.written_layers`.
+
+    Raises
+    ------
+    SpecError: model is neither.
+    """
+    if _framework(model) == "nnx":
+        from arspec_jax.port._check_nnx import variables_of
+
+        return {name: np.asarray(variable.get_value()) for name, variable in variables_of(model).items()}
+    if _framework(model) == "equinox":
+        from arspec_jax.port._check_equinox import arrays_of
+
+        return {name: np.asarray(array) for name, array in arrays_of(model).items()}
+    raise SpecError(f"model is a {type(model).__name__}; nothing is written for Linen.")
+
+
 def _framework(model: Any) -> str:
     for module, name in (("flax.nnx", "nnx"), ("flax.linen", "linen"), ("equinox", "equinox")):
         if module in sys.modules and isinstance(model, sys.modules[module].Module):

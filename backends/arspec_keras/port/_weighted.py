@@ -1,7 +1,6 @@
 """`layers` and `assign`: the layers with weights of a Keras model that exists, and new weights for them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from arspec import SpecError, UnsupportedError
 from arspec.port import _kinds as kinds
 from arspec.port import _layouts as layouts
 from arspec.port._kinds import Kind
-from arspec.port._mapping import Entry
 from arspec.port._order import Groups, expanded, order_of
+from arspec.port._split import split
 from arspec.port._weighted import Layers, WeightedLayer, layers_of
 from arspec_keras._layers import Found, find_layers, has_automatic_name
 from arspec_keras._weights import is_attention
@@ -109,7 +108,7 @@ class _Found:
         shapes = {role: tuple(variable.shape) for role, variable in held.items()}
         frozen = frozenset(role for role, variable in held.items() if not variable.trainable)
         named = path.rpartition("/")[2] != layer.name or not has_automatic_name(layer)
-        found = list(_split(WeightedLayer(path, kind, shapes, layouts.same(**names), frozen=frozen, named=named)))
+        found = list(split(WeightedLayer(path, kind, shapes, layouts.same(**names), frozen=frozen, named=named)))
         if len(found) > 1:
             self.parts[path] = [[part.path] for part in found]
         self.layers += found
@@ -150,65 +149,6 @@ def _input_shapes(layer: keras.Layer) -> Shapes:
     if given and isinstance(given[0][0], list | tuple):
         given = list(given[0])
     return tuple(tuple(shape)[1:] for shape in given)
-
-
-def _split(layer: WeightedLayer) -> Iterator[WeightedLayer]:
-    """Yield a layer as the other frameworks have it: a separable convolution is two."""
-    kind = layer.kind
-    if isinstance(kind, kinds.SeparableConvolution):
-        yield from _separated(layer, kind)
-    elif isinstance(kind, kinds.Convolution) and kind.groups > 1 and layer.shapes["kernel"][-2] == 1:
-        yield _depthwise(layer, kind)
-    elif isinstance(kind, kinds.Recurrent) and len(layer.shapes.get("bias", ())) == 2:
-        yield replace(layer, more={"biases": "of input and state"})
-    else:
-        yield layer
-
-
-def _separated(layer: WeightedLayer, kind: kinds.SeparableConvolution) -> Iterator[WeightedLayer]:
-    entries = {entry.source: entry.target for entry in layer.entries}
-    first, second = "depthwise_kernel", "pointwise_kernel"
-    ones = (1,) * len(kind.kernel_size)
-    frozen = layer.frozen or frozenset()
-    whole = dict.fromkeys(("input", "output", "pre_activation"))
-    yield WeightedLayer(
-        f"{layer.path}/depthwise",
-        kinds.DepthwiseConvolution(
-            kind.multiplier, kind.kernel_size, kind.strides, kind.padding, kind.dilation, use_bias=False
-        ),
-        {"kernel": layer.shapes[first]},
-        layouts.same(kernel=entries[first]),
-        frozen=frozenset({"kernel"} if first in frozen else ()),
-        named=layer.named,
-        places={**whole, "kernel": (layer.path, first), "input": (layer.path, "input")},
-    )
-    has_bias = {"bias": entries["bias"]} if kind.use_bias else {}
-    outer: dict[str, tuple[str, str] | None] = {name: (layer.path, name) for name in ("output", "pre_activation")}
-    yield WeightedLayer(
-        f"{layer.path}/pointwise",
-        kinds.Convolution(kind.filters, ones, ones, "valid", ones, activation=kind.activation, use_bias=kind.use_bias),
-        {"kernel": layer.shapes[second], **({"bias": layer.shapes["bias"]} if has_bias else {})},
-        layouts.same(kernel=entries[second], **has_bias),
-        named=layer.named,
-        frozen=frozenset(role for role, name in (("kernel", second), ("bias", "bias")) if name in frozen),
-        places={**whole, **outer, "kernel": (layer.path, second), "bias": (layer.path, "bias")},
-    )
-
-
-def _depthwise(layer: WeightedLayer, kind: kinds.Convolution) -> WeightedLayer:
-    """Return a convolution with a group for each channel as what it is."""
-    *spatial, _, filters = layer.shapes["kernel"]
-    shape = (*spatial, kind.groups, filters // kind.groups)
-    names = {entry.source: entry.target for entry in layer.entries}
-    options = (kind.kernel_size, kind.strides, kind.padding, kind.dilation, kind.activation, kind.use_bias)
-    rest = tuple(Entry(role, name) for role, name in names.items() if role != "kernel")
-    return replace(
-        layer,
-        kind=kinds.DepthwiseConvolution(shape[-1], *options),
-        shapes={**layer.shapes, "kernel": shape},
-        entries=(layouts.last_depthwise(names["kernel"], shape), *rest),
-        reshaped=frozenset({"kernel"}),
-    )
 
 
 def _order(model: keras.Model, parts: Mapping[str, Groups]) -> tuple[Any, Any]:
