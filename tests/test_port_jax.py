@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import arspec as ar
-from arspec.port import Bundle, Certificate, Written, read_bundle
+from arspec.port import Bundle, Certificate, PortedSite, Written, read_bundle
 from arspec.port._files import attribute_of
 from arspec.port._target import trained_weights
 from arspec_jax.port import check_equinox, check_nnx, load_equinox, load_nnx, write_equinox, write_nnx
@@ -98,6 +99,18 @@ def test_equinox_has_the_numbers_of_keras(bundles: Mapping[str, Bundle], tmp_pat
     wrong["hidden.weight"] = wrong["hidden.weight"].T
     with pytest.raises(ar.SpecError, match=r"hidden\.weight has shape \(49, 3\), not \(3, 49\), looks transposed"):
         load_equinox(tmp_path / "target.py", "Plain", wrong)
+
+
+def test_equinox_has_the_recurrent_layers_of_keras(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
+    bundle = bundles["recurrent"]
+    written = write_equinox(bundle)
+    certificate = check_equinox(bundle, written, attribute_of(put(bundle, written, tmp_path), "load")())
+    require_all(bundle, certificate)
+    assert certificate.faults["gates c and o swapped (lstm)"].startswith("L1")
+    assert written.weights.invertible
+    rule = ar.Spec([ar.Rule(ar.L2(1.0), layer="gru", placement="bias")])
+    with pytest.raises(ar.UnsupportedError, match=r"gru/bias/l2: the layer 'gru' has no 'bias' that can be seen"):
+        write_equinox(replace(bundle, spec=rule, sites=(PortedSite("gru/bias/l2", 0, "gru", "bias"),)))
 
 
 def test_equinox_refuses_by_name(bundles: Mapping[str, Bundle]) -> None:

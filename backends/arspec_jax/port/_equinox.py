@@ -42,7 +42,7 @@ class EquinoxWriter(JaxWriter):
 
     def reserved(self) -> set[str]:
         """Return the names the file imports, and those of its helpers."""
-        return {"jax", "jnp", "eqx", "Path", "load", "load_file", "key", "keys", *HELPERS}
+        return {"jax", "jnp", "eqx", "Path", "Callable", "load", "load_file", "key", "keys", *HELPERS}
 
     def boundary(self, shape: Shape) -> str:
         """Images and volumes have their channels first, sequences last."""
@@ -160,7 +160,8 @@ class EquinoxWriter(JaxWriter):
         """Return the whole file, formatted."""
         helpers = [HELPERS[name] for name in HELPERS if name in self.helpers]
         body = "\n\n\n".join([*helpers, *classes, _LOAD.replace("CLASS", class_name)])
-        imports = ["from pathlib import Path", "", "import equinox as eqx", "import jax", "import jax.numpy as jnp"]
+        imports = ["from collections.abc import Callable"] if "Callable[" in body else []
+        imports += ["from pathlib import Path", "", "import equinox as eqx", "import jax", "import jax.numpy as jnp"]
         imports += ["from safetensors.numpy import load_file"]
         head = f'"""{self.bundle.graph.name}: an Equinox module, ported layer by layer with their names."""'
         return formatted("\n".join([head, "", *imports, "", "", body, ""]))

@@ -1,9 +1,15 @@
 """Classes and functions that a written Equinox file may bring along."""
 
+from arspec_jax.port._equinox_recurrent import HELPERS as _RECURRENT
 from arspec_jax.port._functions import HELPERS as _FUNCTIONS
 
 HELPERS = {
     **{name: text.replace("nnx.", "jax.nn.") for name, text in _FUNCTIONS.items()},
+    **_RECURRENT,
+    "masked_mean": '''def masked_mean(x: jax.Array, mask: jax.Array, keepdims: bool = False) -> jax.Array:
+    """The mean over the steps where the mask is true."""
+    share = mask[:, None].astype(x.dtype)
+    return (x * share).sum(axis=0, keepdims=keepdims) / share.sum(axis=0, keepdims=keepdims)''',
     "folded": '''def folded(key: jax.Array | None, index: int) -> jax.Array | None:
     """A key for each layer that draws numbers; none in inference."""
     return None if key is None else jax.random.fold_in(key, index)''',

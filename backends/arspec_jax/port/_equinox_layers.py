@@ -1,6 +1,7 @@
 """How each kind of layer with weights is written in Equinox; EMITTERS has all kinds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from arspec.port import _kinds as kinds
@@ -9,7 +10,9 @@ from arspec.port._kinds import Kind
 from arspec.port._mapping import Step
 from arspec.port._source import FIRST, LAST, Place, Value
 from arspec_jax.port._equinox import EquinoxWriter
+from arspec_jax.port._equinox_recurrent import EQUINOX
 from arspec_jax.port._equinox_shapes import SHAPES, per_channel, sizes_text
+from arspec_jax.port._recurrent import recurrent
 from arspec_jax.port._writer import channels, options
 
 
@@ -246,5 +249,6 @@ EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.Embedding: _embedding,
     kinds.PReLU: _prelu,
     kinds.MultiHeadAttention: _attention,
+    **dict.fromkeys((kinds.SimpleRNN, kinds.LSTM, kinds.GRU, kinds.Bidirectional), partial(recurrent, idiom=EQUINOX)),
     **SHAPES,
 }

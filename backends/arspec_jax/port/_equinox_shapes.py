@@ -9,7 +9,7 @@ from arspec.port._kinds import Kind
 from arspec.port._source import FIRST, LAST, Value, same_padding
 from arspec_jax.port._equinox import EquinoxWriter
 from arspec_jax.port._functions import called
-from arspec_jax.port._nnx_shapes import merged
+from arspec_jax.port._nnx_shapes import masked_average, masking, merged, padding_mask
 from arspec_jax.port._writer import channels, options
 
 
@@ -160,6 +160,9 @@ def per_channel(x: Value) -> tuple[int, ...]:
 
 SHAPES: dict[type[Kind], Callable[..., Any]] = {
     kinds.Rescaling: _rescaling,
+    kinds.PaddingMask: padding_mask,
+    kinds.Masking: masking,
+    kinds.MaskedAverage: masked_average,
     kinds.Activation: _activation,
     kinds.Pooling: _pooling,
     kinds.GlobalPooling: _global_pooling,

@@ -1,6 +1,7 @@
 """How each kind of layer with weights is written in Flax NNX; EMITTERS has all kinds."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from arspec.port import _kinds as kinds
@@ -9,7 +10,7 @@ from arspec.port._kinds import Kind
 from arspec.port._source import Place, Value
 from arspec_jax.port._nnx import NnxWriter
 from arspec_jax.port._nnx_shapes import SHAPES
-from arspec_jax.port._recurrent import recurrent
+from arspec_jax.port._recurrent import NNX, recurrent
 from arspec_jax.port._writer import channels, options
 
 
@@ -240,6 +241,6 @@ EMITTERS: dict[type[Kind], Callable[..., Any]] = {
     kinds.Embedding: _embedding,
     kinds.PReLU: _prelu,
     kinds.MultiHeadAttention: _attention,
-    **dict.fromkeys((kinds.SimpleRNN, kinds.LSTM, kinds.GRU, kinds.Bidirectional), recurrent),
+    **dict.fromkeys((kinds.SimpleRNN, kinds.LSTM, kinds.GRU, kinds.Bidirectional), partial(recurrent, idiom=NNX)),
     **SHAPES,
 }

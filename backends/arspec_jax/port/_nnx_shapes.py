@@ -25,13 +25,15 @@ def _rescaling(w: NnxWriter, kind: kinds.Rescaling, node: Node, path: str, argum
     return Value(f"({text})", x.shape)
 
 
-def _padding_mask(w: NnxWriter, kind: kinds.PaddingMask, node: Node, path: str, arguments: list[Value]) -> Value:
+def padding_mask(w: Any, kind: kinds.PaddingMask, node: Node, path: str, arguments: list[Value]) -> Value:
+    """Write the comparison that says which steps count."""
     value = repr(int(kind.value) if len(arguments[0].shape) == 1 else kind.value)
     text = f"({arguments[0].text} != {value})"
     return Value(f"{text}.any(axis=-1)" if kind.feature else text, node.shapes[0])
 
 
-def _masking(w: NnxWriter, kind: kinds.Masking, node: Node, path: str, arguments: list[Value]) -> Value:
+def masking(w: Any, kind: kinds.Masking, node: Node, path: str, arguments: list[Value]) -> Value:
+    """Write zeros where steps do not count."""
     x, mask = arguments
     return Value(f"jnp.where({mask.text}[..., None], {x.text}, 0)", node.shapes[0])
 
@@ -59,7 +61,8 @@ def _global_pooling(w: NnxWriter, kind: kinds.GlobalPooling, node: Node, path: s
     return Value(f"{x.text}.{name}({given.removeprefix(', ')})", node.shapes[0])
 
 
-def _masked_average(w: NnxWriter, kind: kinds.MaskedAverage, node: Node, path: str, arguments: list[Value]) -> Value:
+def masked_average(w: Any, kind: kinds.MaskedAverage, node: Node, path: str, arguments: list[Value]) -> Value:
+    """Write the mean over the steps that count."""
     x, mask = arguments
     w.helper("masked_mean")
     keep = options(keepdims="True" if kind.keep else "")
@@ -145,12 +148,12 @@ def _identity(w: NnxWriter, kind: Kind, node: Node, path: str, arguments: list[V
 
 SHAPES: dict[type[Kind], Callable[..., Any]] = {
     kinds.Rescaling: _rescaling,
-    kinds.PaddingMask: _padding_mask,
-    kinds.Masking: _masking,
+    kinds.PaddingMask: padding_mask,
+    kinds.Masking: masking,
     kinds.Activation: _activation,
     kinds.Pooling: _pooling,
     kinds.GlobalPooling: _global_pooling,
-    kinds.MaskedAverage: _masked_average,
+    kinds.MaskedAverage: masked_average,
     kinds.ZeroPadding: _zero_padding,
     kinds.Cropping: _cropping,
     kinds.UpSampling: _upsampling,

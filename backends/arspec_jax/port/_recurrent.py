@@ -1,9 +1,12 @@
-"""Recurrent layers in Flax NNX: modules of their own, with the gates, biases, masks and states of Keras.
+"""Recurrent layers in JAX: modules of their own, with the gates, biases, masks and states of Keras.
 
-nnx has no cell with both biases of a GRU and no mask but a length, so the layers are written
-out: the weights keep their layout, and every option of Keras is exact.
+No library has a cell with both biases of a GRU, and no mask but a length, so the layers are
+written out: every option of Keras is exact. What an `Idiom` says is what NNX and Equinox
+write differently; the classes of NNX stand here too, those of Equinox beside its helpers.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from arspec.port import _kinds as kinds
@@ -12,29 +15,52 @@ from arspec.port._kinds import Function, Kind
 from arspec.port._source import Place, Value
 from arspec_jax.port._functions import called
 
-_GATES: dict[type[Kind], int] = {kinds.SimpleRNN: 1, kinds.LSTM: 4, kinds.GRU: 3}
+GATES: dict[type[Kind], int] = {kinds.SimpleRNN: 1, kinds.LSTM: 4, kinds.GRU: 3}
+Weights = Callable[[Any, Any, Node, str, str, str, int], None]
 
 
-def recurrent(w: Any, kind: Kind, node: Node, path: str, arguments: list[Value]) -> tuple[Value, ...]:
+@dataclass(frozen=True, slots=True)
+class Idiom:
+    """What libraries write differently.
+
+    Attributes
+    ----------
+    last : picks the last step of a sequence.
+    axis : of time.
+    random : the last argument of a constructor.
+    functions : the module of activation functions.
+    weights : says where the weights of a cell go.
+    """
+
+    last: str
+    axis: int
+    random: str
+    functions: str
+    weights: Weights
+
+
+def recurrent(w: Any, kind: Kind, node: Node, path: str, arguments: list[Value], *, idiom: Idiom) -> tuple[Value, ...]:
     """Write a recurrent layer or two directions of one, and return its output and, if asked for, its states."""
     if isinstance(kind, kinds.Bidirectional):
-        return _both(w, kind, node, path, arguments)
+        return _both(w, kind, node, path, arguments, idiom)
     cell: Any = kind
-    sequence, states = _walk(w, cell, node, path, w.name_layer(node), arguments, "", reverse=cell.reverse)
+    sequence, states = _walk(w, cell, node, path, w.name_layer(node), arguments, "", idiom, reverse=cell.reverse)
     w.layers.setdefault(path, Place(w.path_of(w.name_layer(node))))
-    output = sequence if cell.return_sequences else f"{sequence}[:, -1]"
+    output = sequence if cell.return_sequences else f"{sequence}{idiom.last}"
     return _values(node, [output, *states] if cell.return_state else [output])
 
 
-def _both(w: Any, kind: kinds.Bidirectional, node: Node, path: str, arguments: list[Value]) -> tuple[Value, ...]:
+def _both(
+    w: Any, kind: kinds.Bidirectional, node: Node, path: str, arguments: list[Value], idiom: Idiom
+) -> tuple[Value, ...]:
     cell: Any = kind.layer
     outputs, found = [], []
     for side in ("forward", "backward"):
         name = w.extra(node, side)
         reverse = side == "backward"
-        sequence, states = _walk(w, cell, node, path, name, arguments, side, reverse=reverse)
-        turned = f"jnp.flip({sequence}, axis=1)" if reverse else sequence
-        outputs.append(turned if cell.return_sequences else f"{sequence}[:, -1]")
+        sequence, states = _walk(w, cell, node, path, name, arguments, side, idiom, reverse=reverse)
+        turned = f"jnp.flip({sequence}, axis={idiom.axis})" if reverse else sequence
+        outputs.append(turned if cell.return_sequences else f"{sequence}{idiom.last}")
         found += states
     first, second = outputs
     merged = {
@@ -52,15 +78,24 @@ def _values(node: Node, texts: list[str]) -> tuple[Value, ...]:
 
 
 def _walk(
-    w: Any, cell: Any, node: Node, path: str, attribute: str, arguments: list[Value], side: str, *, reverse: bool
+    w: Any,
+    cell: Any,
+    node: Node,
+    path: str,
+    attribute: str,
+    arguments: list[Value],
+    side: str,
+    idiom: Idiom,
+    *,
+    reverse: bool,
 ) -> tuple[str, list[str]]:
     """Write one direction; return the name of its sequence, in the order of the walk, and of its states."""
     x, rest = arguments[0], arguments[1:]
     w.helper("walked")
     w.helper(_helper(cell))
-    w.attribute(attribute, _constructor(w, cell, int(x.shape[-1] or 0), reverse))
+    w.attribute(attribute, _constructor(w, cell, int(x.shape[-1] or 0), reverse, idiom))
     if node.call == 0:
-        _weights(w, cell, node, path, attribute, side, int(x.shape[-1] or 0))
+        idiom.weights(w, cell, node, path, attribute, side, int(x.shape[-1] or 0))
     count = 2 if isinstance(cell, kinds.LSTM) else 1
     given = f"({', '.join(value.text for value in rest[:count])},)" if cell.initial_state else ""
     mask = rest[-1].text if cell.masked else ""
@@ -78,25 +113,25 @@ def _helper(cell: Any) -> str:
     return type(cell).__name__
 
 
-def _constructor(w: Any, cell: Any, features: int, reverse: bool) -> str:
+def _constructor(w: Any, cell: Any, features: int, reverse: bool, idiom: Idiom) -> str:
     given = {"activation": ("tanh", cell.activation), "gate": ("sigmoid", getattr(cell, "recurrent_activation", None))}
     text = f"{_helper(cell)}({features}, {cell.units}"
     for name, (default, function) in given.items():
         if function is not None and function.name != default:
-            text += f", {name}={_callable(w, function)}"
+            text += f", {name}={_callable(w, function, idiom)}"
     flags = {"use_bias": not cell.use_bias, "reverse": reverse, "zero_masked": cell.zero_masked}
     text += "".join(f", {name}={name != 'use_bias'}" for name, differs in flags.items() if differs)
-    return f"{text}, rngs=rngs)"
+    return f"{text}, {idiom.random})"
 
 
-def _callable(w: Any, function: Function) -> str:
+def _callable(w: Any, function: Function, idiom: Idiom) -> str:
     """Return an activation function as an object."""
-    text = called(function, "x", w.helper)
+    text = called(function, "x", w.helper, idiom.functions)
     return text.removesuffix("(x)") if text.endswith("(x)") and text.count("(") == 1 else f"lambda x: {text}"
 
 
 def _weights(w: Any, cell: Any, node: Node, path: str, attribute: str, side: str, features: int) -> None:
-    wide, target = _GATES[type(cell)] * cell.units, w.path_of(attribute)
+    wide, target = GATES[type(cell)] * cell.units, w.path_of(attribute)
     shapes: dict[str, tuple[int, ...]] = {"kernel": (features, wide), "recurrent_kernel": (cell.units, wide)}
     if cell.use_bias:
         shapes["bias"] = (2, wide) if isinstance(cell, kinds.GRU) and cell.reset_after else (wide,)
@@ -105,6 +140,8 @@ def _weights(w: Any, cell: Any, node: Node, path: str, attribute: str, side: str
         w.place(f"{path}/{side}" if side else path, role, target, role)
     w.place(path, "input", target, "input")
 
+
+NNX = Idiom(last="[:, -1]", axis=1, random="rngs=rngs", functions="nnx", weights=_weights)
 
 _WALKED = '''def walked(
     step: Callable[..., tuple[jax.Array, ...]],
