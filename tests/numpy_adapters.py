@@ -15,6 +15,7 @@ from arspec._bounded import Bounded
 from arspec._numpy import NumpyNamespace
 from arspec.layers import Network
 from arspec_conformance import Measured, Mode
+from arspec_conformance.faulty._models import some_input
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -200,27 +201,32 @@ class WrongModels(Right):
         self.part = part
 
     def capabilities(self) -> frozenset[str]:
-        return super().capabilities() | {"placements", "tied weights"}
+        return super().capabilities() | {"placements", "tied weights", "frozen layers"}
 
     def layers(self) -> tuple[str, ...]:
-        return "Dense", "Convolution"
+        return "Dense", "Convolution", "SimpleRNN", "Embedding", "BatchNormalization"
 
     def build(self, network: Network, spec: Spec, device: str) -> "_WrongModel":
         if self.part == "silence":
             spec = Spec([rule for rule in spec.rules if rule.layer != "hiden" and rule.placement == "kernel"])
         else:
-            network.penalties(spec, _input_of(network))  # raises what attach has to raise
+            network.penalties(spec, some_input(network))  # raises what attach has to raise
         return _WrongModel(self.part, network, spec)
 
 
 class _WrongModel:
     def __init__(self, part: str, network: Network, spec: Spec) -> None:
-        self.part, self.network, self.spec = part, network, spec
+        self.part, self.network, self.spec, self.frozen = part, network, spec, ""
 
     def measure(self, x: np.ndarray) -> Measured:
-        found = self.network.penalties(self.spec, x)
-        gradients = {name: g for name, g in found.gradients.items() if name != "input"}
-        right = Measured(dict(found.values), found.total, gradients)
+        dropped = [rule for rule in self.spec.rules if rule.trainable_only and rule.layer == self.frozen]
+        found = self.network.penalties(Spec([rule for rule in self.spec.rules if rule not in dropped]), x)
+        free = {name: g for name, g in found.gradients.items() if name != "input"}
+        gradients = {
+            name: 0 * g if self.frozen and name.startswith(f"{self.frozen}/") else g for name, g in free.items()
+        }
+        values = {**found.values, **{f"{rule.layer}/{rule.key}": 0.0 for rule in dropped}}
+        right = Measured(values, found.total, gradients)
         changed: dict[str, dict[str, Any]] = {
             "values": {"values": {name: value + 1 for name, value in right.values.items()}},
             "total": {"total": right.total + 1},
@@ -231,17 +237,15 @@ class _WrongModel:
         }
         return replace(right, **changed[self.part])
 
+    def freeze(self, layer: str) -> None:
+        self.frozen = layer
+
     def assign(self, parameters: Any) -> None:
         layers = {}
         for name, layer in self.network.layers.items():
             given = {key.split("/")[1]: p for key, p in parameters.items() if key.split("/")[0] == name}
             layers[name] = replace(layer, **given) if given else layer
         self.network = Network(layers)
-
-
-def _input_of(network: Network) -> np.ndarray:
-    kernel = next(iter(network.layers.values())).parameters()["kernel"]
-    return np.ones((2, *(size + 4 for size in kernel.shape[:-2]), kernel.shape[-2]))
 
 
 class NoMethods:

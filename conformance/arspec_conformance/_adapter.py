@@ -32,6 +32,7 @@ CAPABILITIES = {
     "identical": "float32, bfloat16 and float16 have every bit of the definition, not only bounded errors",
     "placements": "it builds models: it has the methods of ModelAdapter",
     "tied weights": "two layers of a model may share a parameter",
+    "frozen layers": "its models have `freeze(layer)`, which says that the parameters of a layer are not trained",
 }
 
 

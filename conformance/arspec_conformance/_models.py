@@ -38,6 +38,9 @@ class RegularizedModel(Protocol):
         """Run a batch forward, and the total of its penalties backward."""
         ...
 
+    # With the capability "frozen layers" also: def freeze(self, layer: str) -> None, after which the
+    # parameters of the layer are not trained, and their gradients are 0.
+
     def assign(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Set parameters, by "layer/placement", in the layout of the reference."""
         ...

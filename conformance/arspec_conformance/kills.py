@@ -15,7 +15,7 @@ from arspec_conformance.clauses import CLAUSES
 from arspec_conformance.family import FAMILY
 from arspec_conformance.faulty import FAULTS, NO_FAULT, Fault, FaultyAdapter
 from arspec_conformance.matrix import Column
-from arspec_conformance.runner import FAIL, Question, questions, run
+from arspec_conformance.runner import FAIL, Question, declared, questions, run
 
 KILLED, SURVIVED, SPARED, FALSE_ALARM, NOT_APPLICABLE = "killed", "SURVIVED", "spared", "FALSE ALARM", "not applicable"
 DEFAULT = ("l1", "group_lasso feature", "huber")
@@ -114,7 +114,7 @@ def _row(adapter: Adapter, fault: Fault, device: str) -> Row:
     row, started = Row(fault.name, fault.sentence, SURVIVED), time.perf_counter()
     served = set(adapter.dtypes(device))
     needs = {*fault.needs, *(("placements",) if fault.model else ())}
-    if len(adapter.modes()) < fault.modes or not set(fault.dtypes) & served or needs - adapter.capabilities():
+    if len(adapter.modes()) < fault.modes or not set(fault.dtypes) & served or needs - declared(adapter):
         row.verdict = NOT_APPLICABLE
         return row
     near, far = _ordered(adapter, fault, device)
@@ -157,4 +157,6 @@ def _ordered(adapter: Adapter, fault: Fault, device: str) -> tuple[list[Question
         # What needs a compiler for every new shape is asked last.
         quick = question.mode.cost == INSTANT or question.clause.level == 1
         (near if at_home and quick and fault is not NO_FAULT else far).append(question)
+    # A clause that needs what the fault needs is the likeliest to see it.
+    near.sort(key=lambda question: not set(fault.needs) & set(question.clause.needs))
     return near, far

@@ -156,7 +156,7 @@ def run(
     seed : what random numbers are drawn from; None for the same ones in every run.
     examples : how many are drawn per question; by default as many as the profile has.
     """
-    has = adapter.capabilities() | {f"layer {name}" for name in _layers(adapter)}
+    has = declared(adapter)
     for question in asked:
         clause = question.clause
         result = Result(clause.id, clause.tier, question.mode.name, question.dtype, PASS)
@@ -179,8 +179,10 @@ def run(
         yield result
 
 
-def _layers(adapter: Adapter) -> tuple[str, ...]:
-    return adapter.layers() if isinstance(adapter, ModelAdapter) else ()
+def declared(adapter: Adapter) -> frozenset[str]:
+    """Return what a clause may need and the adapter has: its capabilities, and the layers it builds."""
+    layers = adapter.layers() if isinstance(adapter, ModelAdapter) else ()
+    return adapter.capabilities() | {f"layer {name}" for name in layers}
 
 
 def _judged(clause: Clause, bench: Bench, result: Result) -> None:

@@ -44,7 +44,7 @@ class JaxAdapter:
         return Mode("eager", COMPILED), Mode("jit", COMPILED), Mode("vmap", COSTLY)
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset(CAPABILITIES) - {"tied weights"}
+        return frozenset(CAPABILITIES) - {"frozen layers"}
 
     def to_native(self, array: np.ndarray, dtype: str, device: str) -> jax.Array:
         with jax.enable_x64(dtype == "float64"):
@@ -73,7 +73,7 @@ class JaxAdapter:
             return self._compiled(penalty, axes, mean_over, mode)(x, upstream, *given)
 
     def layers(self) -> tuple[str, ...]:
-        return "Dense", "Convolution"
+        return "Dense", "Convolution", "SimpleRNN", "Embedding", "BatchNormalization"
 
     def build(self, network: Network, spec: Spec, device: str) -> JaxModel:
         return JaxModel(network, spec, device)

@@ -49,7 +49,7 @@ class KerasAdapter:
         return Mode("eager", COMPILED if BACKEND == "jax" else INSTANT), Mode("compiled", COSTLY), trained
 
     def capabilities(self) -> frozenset[str]:
-        return (self._engine.capabilities() | {"placements"}) - {"tied weights"}
+        return (self._engine.capabilities() | {"placements", "frozen layers"}) - {"tied weights"}
 
     def to_native(self, array: np.ndarray, dtype: str, device: str) -> Any:
         return self._engine.to_native(array, dtype, device)
@@ -58,7 +58,7 @@ class KerasAdapter:
         return self._engine.to_numpy(tensor)
 
     def layers(self) -> tuple[str, ...]:
-        return "Dense", "Convolution"
+        return "Dense", "Convolution", "SimpleRNN", "Embedding", "BatchNormalization"
 
     def build(self, network: Network, spec: Spec, device: str) -> KerasModel:
         return KerasModel(network, spec, device)

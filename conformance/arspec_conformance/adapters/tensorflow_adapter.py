@@ -46,7 +46,7 @@ class TensorFlowAdapter:
         return *static, *dynamic
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset(CAPABILITIES) - {"placements", "tied weights"}  # arspec_keras has the models
+        return frozenset(CAPABILITIES) - {"placements", "tied weights", "frozen layers"}  # arspec_keras has models
 
     def to_native(self, array: np.ndarray, dtype: str, device: str) -> tf.Tensor:
         with tf.device(device.replace("cuda", "gpu")):

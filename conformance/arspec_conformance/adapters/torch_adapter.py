@@ -85,7 +85,7 @@ class TorchAdapter:
         return {"eager": _by_autograd, "func": _by_grad, "vmap": _by_vmap}[mode](function, x, mask, cotangent)
 
     def layers(self) -> tuple[str, ...]:
-        return "Dense", "Convolution"
+        return "Dense", "Convolution", "SimpleRNN", "Embedding", "BatchNormalization"
 
     def build(self, network: Network, spec: Spec, device: str) -> TorchModel:
         return TorchModel(network, spec, device)

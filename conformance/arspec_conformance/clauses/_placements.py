@@ -80,9 +80,13 @@ def agree(bench: Bench, net: Network, spec: ar.Spec, *spatial: int) -> None:
     enough where a layer that is compiled slowly only says which axis is which.
     """
     model = build(bench, net, spec)
-    sizes = BATCHES if any(rule.placement in ACTIVATIONS for rule in spec.rules) and not spatial else BATCHES[:1]
-    for size in sizes:
+    for size in BATCHES[:1] if spatial else batches(spec):
         compare(bench, net, spec, model, batch(size, 0, *spatial))
+
+
+def batches(spec: ar.Spec) -> tuple[int, ...]:
+    """Return the sizes of the batches that a model with these rules is shown."""
+    return BATCHES if any(rule.placement in ACTIVATIONS for rule in spec.rules) else BATCHES[:1]
 
 
 def build(bench: Bench, net: Network, spec: ar.Spec) -> Any:
@@ -97,9 +101,15 @@ def compare(bench: Bench, net: Network, spec: ar.Spec, model: Any, x: np.ndarray
     ------
     Violation: a value or a gradient differs, or is missing, or there is one too many.
     """
-    expected, found = net.penalties(spec, x), _measured(bench, model, x)
-    gradients = {name: g for name, g in expected.gradients.items() if name != "input"}
+    right = net.penalties(spec, x)
     where = f"rules {[f'{r.layer}: {r.key}' for r in spec.rules]}, batch of {len(x)}"
+    compare_with(bench, Measured(right.values, right.total, right.gradients), model, x, where)
+
+
+def compare_with(bench: Bench, expected: Measured, model: Any, x: np.ndarray, where: str) -> None:
+    """Compare one pass with what is expected of it, bit by bit; a gradient of the input is not."""
+    found = _measured(bench, model, x)
+    gradients = {name: g for name, g in expected.gradients.items() if name != "input"}
     _same_names("penalties", expected.values, found.values, where)
     _same_names("gradients", gradients, found.gradients, where)
     for key, value in expected.values.items():
@@ -222,3 +232,4 @@ _ROWS: tuple[tuple[str, Callable[[Bench], None], tuple[str, ...]], ...] = (
     ("A convolution over time has its placements, by the names of their axes.", _sequences, ("layer Convolution",)),
     ("A convolution over images has its placements, by the names of their axes.", _images, ("layer Convolution",)),
 )
+COUNT = len(_ROWS)

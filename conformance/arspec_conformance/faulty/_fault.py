@@ -10,6 +10,7 @@ from arspec import Spec
 from arspec._axes import Axes, resolve_axes
 from arspec.layers import Network
 from arspec_conformance._adapter import Adapter, Mode
+from arspec_conformance._models import ModelAdapter
 from arspec_conformance.cases import DTYPES
 
 Answer = tuple[Any, Any]
@@ -75,7 +76,7 @@ class Fault:
     sentence : what is wrong.
     answer : from a call to the faulty answer.
     model : from what is to be built to the faulty model, for faults of placement.
-    needs : the capabilities without which an adapter cannot have it.
+    needs : the capabilities without which an adapter cannot have it, and layers, as "layer Embedding".
     about : names of the penalties it shows at; none: all.
     modes : how many modes an adapter needs to have it.
     dtypes : the dtypes at which it shows, if not at float32.
@@ -124,6 +125,9 @@ class FaultyAdapter:
 
     def to_numpy(self, tensor: Any) -> np.ndarray:
         return tensor if isinstance(tensor, np.ndarray) else self._adapter.to_numpy(tensor)
+
+    def layers(self) -> tuple[str, ...]:
+        return self._adapter.layers() if isinstance(self._adapter, ModelAdapter) else ()
 
     def build(self, network: Network, spec: Spec, device: str) -> Any:
         from arspec_conformance.faulty._models import Building

@@ -8,7 +8,7 @@ import numpy as np
 
 import arspec as ar
 from arspec._placements import ACTIVATIONS
-from arspec.layers import Dense, Network
+from arspec.layers import Dense, Embedding, Network, SimpleRNN
 from arspec_conformance._models import Measured
 from arspec_conformance.faulty._fault import Fault
 
@@ -45,6 +45,9 @@ class Wrapped:
     def assign(self, parameters: Mapping[str, np.ndarray]) -> None:
         self._model.assign(parameters)
 
+    def freeze(self, layer: str) -> None:
+        self._model.freeze(layer)
+
 
 def with_rules(change: Callable[[ar.Rule], ar.Rule]) -> Callable[[Building], Any]:
     """Return what builds a model with other rules, whose penalties keep their names."""
@@ -52,7 +55,7 @@ def with_rules(change: Callable[[ar.Rule], ar.Rule]) -> Callable[[Building], Any
     def built(asked: Building) -> Any:
         rules = [change(rule) for rule in asked.spec.rules]
         wrong = asked.right(spec=ar.Spec(rules))
-        x = _some_input(asked.network)
+        x = some_input(asked.network)
         told, right = (list(asked.network.penalties(spec, x).values) for spec in (ar.Spec(rules), asked.spec))
         names = dict(zip(told, right, strict=False))
         return Wrapped(wrong, lambda found: _renamed(found, names))
@@ -60,9 +63,14 @@ def with_rules(change: Callable[[ar.Rule], ar.Rule]) -> Callable[[Building], Any
     return built
 
 
-def _some_input(network: Network) -> np.ndarray:
-    *sizes, features, _ = next(iter(network.layers.values())).parameters()["kernel"].shape
-    return np.ones((2, *(size + 4 for size in sizes), features))
+def some_input(network: Network) -> np.ndarray:
+    """Return something a network takes."""
+    first = next(iter(network.layers.values()))
+    if isinstance(first, Embedding):
+        return np.zeros((2, 3), np.int64)
+    *sizes, features, _ = first.parameters()["kernel"].shape
+    steps = (3,) if isinstance(first, SimpleRNN) else tuple(size + 4 for size in sizes)
+    return np.ones((2, *steps, features))
 
 
 def _renamed(found: Measured, names: Mapping[str, str]) -> Measured:
@@ -70,11 +78,13 @@ def _renamed(found: Measured, names: Mapping[str, str]) -> Measured:
     return replace(found, values={names.get(key, key): value for key, value in found.values.items()})
 
 
-def _moved(rule: ar.Rule, places: Mapping[str, str]) -> ar.Rule:
-    return _rule(rule, placement=places.get(rule.placement, rule.placement))
+def moved(rule: ar.Rule, places: Mapping[str, str]) -> ar.Rule:
+    """Return the rule at another placement, if it is at one of these."""
+    return same_rule(rule, placement=places.get(rule.placement, rule.placement))
 
 
-def _rule(rule: ar.Rule, **changes: Any) -> ar.Rule:
+def same_rule(rule: ar.Rule, **changes: Any) -> ar.Rule:
+    """Return the rule with some changes; it no longer is trainable_only."""
     names = ("layer", "placement", "mean_over")
     given = {"penalty": rule.penalty, **{name: getattr(rule, name) for name in names}, **changes}
     penalty = given.pop("penalty")
@@ -83,10 +93,10 @@ def _rule(rule: ar.Rule, **changes: Any) -> ar.Rule:
 
 def bias_too(asked: Building) -> Any:
     kernels = [rule for rule in asked.spec.rules if rule.placement == "kernel"]
-    extra = [_rule(rule, placement="bias", mean_over="sum") for rule in kernels if rule.penalty.name == "sum"]
+    extra = [same_rule(rule, placement="bias", mean_over="sum") for rule in kernels if rule.penalty.name == "sum"]
     if not extra:
         return asked.right()
-    names = asked.network.penalties(asked.spec, _some_input(asked.network)).values
+    names = asked.network.penalties(asked.spec, some_input(asked.network)).values
     model = asked.right(spec=ar.Spec([*asked.spec.rules, *extra]))
     return Wrapped(model, lambda found: replace(found, values={k: found.values[k] for k in names}))
 
@@ -159,7 +169,7 @@ def untied(asked: Building) -> Any:
         if isinstance(layer, Dense)
     }
     model = asked.right(network=Network(layers))
-    names = asked.network.penalties(asked.spec, _some_input(asked.network))
+    names = asked.network.penalties(asked.spec, some_input(asked.network))
     kept = {name for name in names.gradients if name != "input"}
 
     def after(found: Measured) -> Measured:
@@ -172,7 +182,7 @@ def untied(asked: Building) -> Any:
 def last_rule_wins(asked: Building) -> Any:
     if len(asked.spec.rules) < 2:
         return asked.right()
-    names = list(asked.network.penalties(asked.spec, _some_input(asked.network)).values)
+    names = list(asked.network.penalties(asked.spec, some_input(asked.network)).values)
     model = asked.right(spec=ar.Spec(asked.spec.rules[-1:]))
     return Wrapped(model, lambda found: replace(found, values=dict.fromkeys(names, found.total)))
 
@@ -180,34 +190,34 @@ def last_rule_wins(asked: Building) -> Any:
 SWAPPED = {"pre_activation": "output", "output": "pre_activation"}
 
 FAULTS = (
-    Fault("pre and post swapped", "output is before the activation.", model=with_rules(lambda r: _moved(r, SWAPPED))),
+    Fault("pre and post swapped", "output is before the activation.", model=with_rules(lambda r: moved(r, SWAPPED))),
     Fault(
         "post for pre",
         "pre_activation is taken after the activation function.",
-        model=with_rules(lambda r: _moved(r, {"pre_activation": "output"})),
+        model=with_rules(lambda r: moved(r, {"pre_activation": "output"})),
     ),
     Fault("bias too", "A rule for the kernel penalizes the bias too.", model=bias_too),
     Fault(
         "bias for kernel",
         "A rule for the kernel penalizes the bias.",
         model=with_rules(
-            lambda r: _rule(r, placement="bias") if r.placement == "kernel" and r.penalty.name == "sum" else r
+            lambda r: same_rule(r, placement="bias") if r.placement == "kernel" and r.penalty.name == "sum" else r
         ),
     ),
     Fault(
         "another layer",
         "The last layer is penalized, not the one that was named.",
-        model=with_rules(lambda r: _rule(r, layer="out") if r.layer == "hidden" else r),
+        model=with_rules(lambda r: same_rule(r, layer="out") if r.layer == "hidden" else r),
     ),
     Fault(
         "only one layer",
         "A glob meets one layer.",
-        model=with_rules(lambda r: _rule(r, layer="hidden") if "*" in r.layer else r),
+        model=with_rules(lambda r: same_rule(r, layer="hidden") if "*" in r.layer else r),
     ),
     Fault(
         "sum at activations",
         "Activations are summed over the batch.",
-        model=with_rules(lambda r: _rule(r, mean_over="sum") if r.placement in ACTIVATIONS else r),
+        model=with_rules(lambda r: same_rule(r, mean_over="sum") if r.placement in ACTIVATIONS else r),
     ),
     Fault("counted by two hooks", "Every penalty counts twice.", model=scaled(2.0)),
     Fault("missing in the total", "The penalties are told, and added to nothing.", model=scaled(0.0, values=False)),
@@ -226,7 +236,7 @@ FAULTS = (
         "Rows of a kernel are taken for its columns.",
         model=with_rules(
             lambda r: (
-                _rule(
+                same_rule(
                     r,
                     penalty=ar.SoftOrthogonal(
                         r.penalty.coefficient, mode={"rows": "columns", "columns": "rows"}[r.penalty.mode]
