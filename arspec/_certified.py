@@ -2,9 +2,10 @@
 
 The definition sums in one order. Rounded to float32, the total is nearly always the same in
 every other order, too, and that can be proved from the sum at hand: n terms >= 0, added in
-any order, give their exact sum within n·2⁻⁵³ of it (N. Higham, Accuracy and Stability of
-Numerical Algorithms, 4.2). If both ends of that interval round to one number, so does the
-sum in the order of the definition. Else there is no answer here and the definition decides.
+any order, give their exact sum within n·2⁻⁵³ of it, and within k·2⁻⁵³ if no term passes through
+more than k additions (N. Higham, Accuracy and Stability of Numerical Algorithms, 4.2). If both
+ends of that interval round to one number, so does the sum in the order of the definition. Else
+there is no answer here and the definition decides.
 """
 
 import math
@@ -39,10 +40,15 @@ def value(parts: tuple[Component, ...], x: Array, xp: Namespace, axes: Axes) -> 
         share = part.coefficient / max(mean_count(shape, axes), 1)
         low += summed * (1.0 - slack) * share
         high += summed * (1.0 + slack) * share
+    return rounded(low, high)
+
+
+def rounded(low: float, high: float) -> np.float32 | None:
+    """Return the float32 that every number between two of float64 rounds to, or None."""
     if not high <= LARGEST:  # or NaN
         return None
-    rounded = np.float32(low)
-    return rounded if rounded == np.float32(high) else None
+    nearest = np.float32(low)
+    return nearest if nearest == np.float32(high) else None
 
 
 def _sum(part: Component, x: Array, block: int, xp: Namespace, axes: Axes) -> tuple[float, float]:
@@ -54,7 +60,7 @@ def _sum(part: Component, x: Array, block: int, xp: Namespace, axes: Axes) -> tu
         terms = penalty.terms(row, xp=xp, axes=axes)
         check_terms(penalty, terms, row, axes)
         total += xp.unordered_sum(terms)
-        most, count = max(most, math.prod(terms.shape)), count + 1
+        most, count = max(most, xp.unordered_roundings(math.prod(terms.shape))), count + 1
     # Twice the roundings of one order, twice again for those of the two products and sums that follow.
     return total, 4.0 * (most + count + 8) * UNIT
 

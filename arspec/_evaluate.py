@@ -129,6 +129,12 @@ def _wide_gradient(parts: Parts, x: Array, upstream: Array | None, xp: Namespace
     return xp.guard(total) if axes.dtype == "float64" else total
 
 
+def weighted_terms(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array:
+    """Return coefficient / n · terms(x) of a float64 x without a mask: what a value is the sum of, but for rounding."""
+    terms = _terms(component.penalty, x, xp, axes)
+    return xp.multiply(terms, xp.share(component.coefficient, mean_count(xp.shape(terms), axes)))
+
+
 def _component_value(component: Component, x: Array, xp: Namespace, axes: Axes) -> Array:
     penalty = component.penalty
     if 0 in x.shape:

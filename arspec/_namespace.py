@@ -59,6 +59,10 @@ class Namespace:
         """Sum in float64, in any order that adds every number once."""
         raise NotImplementedError
 
+    def unordered_roundings(self, size: int) -> int:
+        """Return how many additions of `unordered_sum` one of `size` entries can pass through."""
+        return size
+
     def shape(self, x: Array) -> tuple[Any, ...]:
         """Return the sizes of `x`; an engine may give a scalar array for one known only at run time."""
         return tuple(x.shape)

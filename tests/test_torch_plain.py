@@ -9,10 +9,18 @@ import torch._dynamo
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import arspec as ar
+from arspec import _fusion
 from arspec_torch import _kernels, _plain, value
 from bits import assert_same_bits
 from cases import DTYPES, random_array, special_arrays
 from modes.torch_modes import eager, to_torch
+
+
+@pytest.fixture(autouse=True)
+def _without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here is what eager torch does where numba is not installed."""
+    monkeypatch.setattr(_fusion, "available", lambda: False)
+
 
 PENALTIES = {
     "l1": ar.L1(0.3),

@@ -48,6 +48,7 @@ class Known:
 PACKAGES = (
     Package("numpy", "", "1.26", "2.4.6"),
     Package("torch", "torch", "2.6", "2.13.0"),
+    Package("numba", "fast", "0.63", "0.68.1"),
     Package("lightning", "lightning", "2.4", "2.6.6"),
     Package("tensorflow-cpu", "tensorflow", "2.18", "2.21.0", others=("tensorflow", "tensorflow-macos")),
     Package("keras", "keras", "3.8", "3.15.1"),

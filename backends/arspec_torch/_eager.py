@@ -1,7 +1,8 @@
 """Value and gradient of a dense CPU tensor outside of every transformation, by the quickest route to the bits.
 
-First the fused kernels of torch; then, for a small tensor, NumPy on the same memory; else the
-definition in torch's kernels.
+With numba these are loops compiled from the penalty's own equation. Without it, or where a
+penalty has no such form: the fused kernels of torch; then, for a small tensor, NumPy on the same
+memory; else the definition in torch's kernels.
 """
 
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from arspec import _evaluate, _quick
+from arspec import _evaluate, _fused, _fusion, _quick
 from arspec._axes import Axes
 from arspec.penalties import Penalty
 from arspec_torch import _plain
@@ -17,15 +18,23 @@ from arspec_torch._kernels import BoundedTorchKernels, TorchKernels
 from arspec_torch._namespace import EAGER
 
 _KERNELS = {"identical": TorchKernels(), "bounded": BoundedTorchKernels()}
+_VALUE = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float32) | {torch.float64: torch.float64}
 
 
-def value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor:
+def value(penalty: Penalty, x: Tensor, axes: Axes, known: _fused.Known) -> Tensor:
     """Return the value of a penalty of a tensor that `_plain.is_plain`, in a region without gradients.
+
+    What else was found out about x is put into `known`, for the gradient.
 
     Raises
     ------
     RuntimeError: x is seen by a transformation or a tracer, which lets nobody read its numbers.
     """
+    if _fusion.available() and axes.mask is None:
+        _plain.read_a_number(x)
+        number = _fused.value(penalty, _plain.entries(x), _exact(axes), torch.get_num_threads(), known)
+        if number is not None:
+            return torch.scalar_tensor(number, dtype=_VALUE[x.dtype])
     number = _quick.value(penalty, x, _KERNELS[axes.numerics], axes)
     if number is not None:
         return torch.scalar_tensor(number, dtype=torch.float32)
@@ -35,7 +44,7 @@ def value(penalty: Penalty, x: Tensor, axes: Axes) -> Tensor:
     return _evaluate.value(penalty, x, xp=EAGER, axes=axes) if found is None else found
 
 
-def gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tensor | None:
+def gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, known: _fused.Known) -> Tensor | None:
     """Return cotangent · d value / d x, or None where the cotangent has no number that can be read."""
     if not _plain.is_plain(cotangent):
         return None
@@ -43,6 +52,11 @@ def gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes) -> Tens
         upstream = cotangent.item()
     except RuntimeError:
         return None
+    if _fusion.available() and axes.mask is None:
+        entries, threads = _plain.entries(x), torch.get_num_threads()
+        array = _fused.gradient(penalty, entries, upstream, _exact(axes), threads, known)
+        if array is not None:
+            return torch.from_numpy(array).to(x.dtype)
     found = _quick.gradient(penalty, x, upstream, _KERNELS[axes.numerics], axes)
     axes = _exact(axes)
     if found is None:

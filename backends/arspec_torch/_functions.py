@@ -51,8 +51,8 @@ class _EagerValue(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor | None, penalty: Penalty, axes: Axes) -> Tensor:
         ctx.save_for_backward(x, mask)
-        ctx.penalty, ctx.axes = penalty, axes
-        return _eager.value(penalty, x, _evaluate.attach_mask(axes, mask))
+        ctx.penalty, ctx.axes, ctx.known = penalty, axes, {}
+        return _eager.value(penalty, x, _evaluate.attach_mask(axes, mask), ctx.known)
 
     @staticmethod
     @torch.compiler.disable  # or a compiled function that calls backward() compiles this anew for every penalty
@@ -61,7 +61,7 @@ class _EagerValue(torch.autograd.Function):
         cotangent, penalty, axes = cotangents[0], ctx.penalty, ctx.axes
         if not _is_first_order(x, cotangent):
             return _apply(_Gradient, x, mask, cotangent, penalty, axes), None, None, None
-        found = _eager.gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask))
+        found = _eager.gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask), ctx.known)
         if found is None:
             found = _gradient(penalty, x, cotangent, _evaluate.attach_mask(axes, mask))
         return found, None, None, None

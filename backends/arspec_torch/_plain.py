@@ -78,6 +78,11 @@ def _memory(x: Tensor) -> np.ndarray:
     return (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
 
 
+def entries(x: Tensor) -> np.ndarray:
+    """Return a plain tensor as a contiguous array, half precision widened to float32."""
+    return _memory(x.contiguous())
+
+
 def is_readable(x: Tensor) -> bool:
     """Return whether x is shared, and autograd does not record what is done with it.
 
