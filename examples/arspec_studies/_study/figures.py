@@ -38,7 +38,7 @@ def _difference(axes: Axes, row: int, effect: Effect) -> None:
     values = effect.metric.scale * np.array(effect.paired.differences)
     colour = COLOURS[effect.group.framework]
     jitter = 0.28 * (np.modf(np.arange(len(values)) * 0.618)[0] - 0.5) * 2
-    axes.plot(values, row + jitter, "o", markersize=3.2, color=colour, alpha=0.4, markeredgewidth=0)
+    axes.plot(values, row + jitter, "o", markersize=3.8, color=colour, alpha=0.6, markeredgewidth=0)
     mean = effect.metric.scale * effect.paired.spread.mean
     axes.plot(mean, row, "o", markersize=6, color=colour, markeredgecolor=INK, markeredgewidth=0.8)
     if effect.paired.interval is not None:

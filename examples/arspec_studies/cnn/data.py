@@ -9,7 +9,7 @@ from arspec_studies.rectifiers.data import digits
 
 TRAIN, BATCH = 600, 50
 LEARNING_RATE = 1e-2
-EPOCHS, QUICK_EPOCHS = 50, 1
+EPOCHS, QUICK_EPOCHS = 40, 1
 CHANNELS = (8, 16)
 
 

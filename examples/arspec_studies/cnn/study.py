@@ -14,7 +14,7 @@ STUDY = Study(
     "published numbers.",
     setting="Two 3 × 3 convolutions with 8 and 16 channels and ReLU, the mean over positions, softmax; the 8 × 8 "
     "digits of scikit-learn, 600 to train and 1197 to test, split anew for each seed; Adam (0.01), batches of 50, "
-    "50 epochs. The penalty is on the output of both convolutions, summed over channels and averaged over batch, "
+    "40 epochs. The penalty is on the output of both convolutions, summed over channels and averaged over batch, "
     "height and width.",
     reading="The same sum over every position would be 64 times as large: with feature maps, more than anywhere "
     "else, a coefficient means nothing without its reduction. Keras divides by the batch alone.",
