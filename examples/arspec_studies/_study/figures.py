@@ -12,6 +12,7 @@ from arspec_studies._study.summary import TITLES, Effect, Group
 from arspec_studies._study.svg import COLOURS, INK, PALETTE, STYLE, svg
 
 WIDTH = 9.6
+MOST_TICKS = 8
 
 
 def differences(effects: Sequence[Effect]) -> str:
@@ -85,4 +86,8 @@ def _over_coefficient(axes: Axes, study: Study, found: Sequence[Group], metric: 
         axes.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.13, linewidth=0)
         axes.plot(x, mean, "o-", markersize=3.5, linewidth=1.3, color=colour, label=variant.title)
     axes.set_xscale("log")
+    tried = sorted({group.coefficient for group in found if group.coefficient})
+    if len(tried) <= MOST_TICKS:
+        axes.set_xticks(tried, [f"{coefficient:g}" for coefficient in tried])
+        axes.minorticks_off()
     axes.grid(color=INK, alpha=0.1, linewidth=0.6)

@@ -46,6 +46,7 @@ def _pareto(rows: Sequence[Row]) -> str:
                     label = f"{words}, {title}"
                     axes.plot(active, unexplained, style, color=colour, markersize=4.5, linewidth=1.2, label=label)
         axes.set(xlabel="active latents per image", ylabel="error (% of variance)", xscale="log", yscale="log")
+        axes.set(xticks=(2, 5, 10, 20, 50, 100), yticks=(0.1, 0.3, 1, 3, 10, 30))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(matplotlib.ticker.NullFormatter())

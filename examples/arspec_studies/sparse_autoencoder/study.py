@@ -43,7 +43,8 @@ STUDY = Study(
     "and a JumpReLU trains the thresholds instead.",
     variants=(*_variants("over", "over-complete", 128), *_variants("under", "under-complete", 24, slice(1, 3))),
     metrics=(
-        Metric("unexplained", "error (% of variance)", False, scale=100, digits=2),
+        # No direction: alone, it is best without a penalty.
+        Metric("unexplained", "error (% of variance)", None, scale=100, digits=2),
         Metric("active", "active latents", None, digits=1),
         Metric("never", "latents never active (%)", None, scale=100, digits=1),
         Metric("mean", "mean latent", None),

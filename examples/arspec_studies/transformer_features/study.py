@@ -28,7 +28,8 @@ STUDY = Study(
         Variant("l0", "L0", coefficients=(0.1, 0.03), options={"activation": "jumprelu"}),
     ),
     metrics=(
-        Metric("unexplained", "error (% of variance)", False, scale=100, digits=2),
+        # No direction: alone, it is best without a penalty.
+        Metric("unexplained", "error (% of variance)", None, scale=100, digits=2),
         Metric("active", "active latents", None, digits=1),
         Metric("never", "latents never active (%)", None, scale=100, digits=1),
         Metric("word", "same word (%)", None, scale=100, digits=1),
