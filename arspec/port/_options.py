@@ -136,6 +136,8 @@ def _shown(value: Any) -> str:
         return value.name if value.parameter is None else f"{value.name}({value.parameter:g})"
     if isinstance(value, tuple) and all(isinstance(each, str) for each in value):
         return ", ".join(value) or "nothing"
+    if isinstance(value, tuple):
+        return "×".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -4,6 +4,7 @@ Each framework lists its own layers (`arspec_torch.port.layers`, ...); the weigh
 canonical layout whoever lists them, and `Entry` says where each one is in the framework.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
@@ -100,6 +101,7 @@ class Layers(Sequence[WeightedLayer]):
         unknown: Mapping[str, str] | None = None,
     ) -> None:
         listed = tuple(layers)
+        _require_unique(framework, [layer.path for layer in listed])
         position = {path: index for index, path in enumerate(calls or ())}
         self._layers = tuple(sorted(listed, key=lambda layer: position.get(layer.path, len(position))))
         self.framework = framework
@@ -263,6 +265,12 @@ def _cut(block: Block) -> tuple[slice, ...]:
 
 def _targets(entries: Iterable[Entry]) -> list[str]:
     return list(dict.fromkeys(entry.target for entry in entries))
+
+
+def _require_unique(framework: str, paths: Sequence[str]) -> None:
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise SpecError(f"{framework}: two layers are called {twice[0]!r}. Name them apart.")
 
 
 def _require_shapes(who: str, weights: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) -> None:

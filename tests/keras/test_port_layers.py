@@ -156,7 +156,8 @@ class OneNnx(nnx.Module):
         self.walk = nnx.RNN(cell, rngs=nnx.Rngs(0))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.walk(x)
+        found: Any = self.walk(x)
+        return found
 
 
 class OneLinen(linen.Module):

@@ -104,7 +104,7 @@ class _Found:
         if not all(isinstance(variable, keras.Variable) for variable in held.values()):
             self.unknown[path] = "it holds constants that are no variables."
             return
-        names = {role: self._keep(variable) for role, variable in held.items()}
+        names = {role: self._keep(variable, f"{path}/{role}") for role, variable in held.items()}
         shapes = {role: tuple(variable.shape) for role, variable in held.items()}
         frozen = frozenset(role for role, variable in held.items() if not variable.trainable)
         named = path.rpartition("/")[2] != layer.name or not has_automatic_name(layer)
@@ -113,15 +113,10 @@ class _Found:
             self.parts[path] = [[part.path] for part in found]
         self.layers += found
 
-    def _keep(self, variable: Any) -> str:
-        """Return the name of a variable: one that is shared has one."""
-        name = self._names.get(id(variable))
-        if name is None:
-            name, count = variable.path, 2
-            while name in self.variables:
-                name, count = f"{variable.path}#{count}", count + 1
-            self._names[id(variable)] = name
-            self.variables[name] = variable
+    def _keep(self, variable: Any, wanted: str) -> str:
+        """Return the name of a variable: one that is shared has one; Keras' own depend on who made the layer."""
+        name = self._names.setdefault(id(variable), wanted)
+        self.variables[name] = variable
         return name
 
     def _require_all(self, model: keras.Model, found: list[Found]) -> None:
