@@ -41,7 +41,7 @@ def sequences(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def task(seed: int, quick: bool, *, words: int) -> Task:
     """Draw weights and the order of sequences; the text is the same for every seed, and the test for any `words`."""
     text, _ = tokens()
-    x, y = sequences(text[: words // 20 if quick else words])
+    x, y = sequences(text[: words // 8 if quick else words])
     rng = np.random.default_rng([seed, 4])
     weights = (
         embeddings(rng, "embedding", WORDS, EMBEDDED)
