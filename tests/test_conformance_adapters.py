@@ -1,6 +1,7 @@
 """The identity matrix can fail, its bounds are tight and sound, and adapters are found unimported."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -170,6 +171,28 @@ def test_entry_points_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"][GROUP] == OWN
     assert set(OWN) <= set(adapter_names())
+
+
+@pytest.mark.parametrize("named", [(), ("-p", "arspec_conformance.plugin")])
+def test_an_install_brings_the_plugin_of_pytest(named: tuple[str, ...], tmp_path: Path) -> None:
+    """Once, whether it is named or not; and a session that does not use it loads nothing of arspec."""
+    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
+    installed = tmp_path / "arspec_plugin-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: arspec-plugin\nVersion: 1.0\n")
+    lines = [f"{name} = {value}" for name, value in entries.items()]
+    (installed / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]) + "\n")
+    (tmp_path / "test_it.py").write_text(
+        "import sys\n\n\ndef test_it(pytestconfig):\n"
+        "    assert pytestconfig.getoption('--arspec-profile') == 'smoke'\n"
+        "    assert {name for name in sys.modules if name.startswith('arspec')} == {\n"
+        "        'arspec_conformance', 'arspec_conformance.plugin'\n"
+        "    }\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *named, "--arspec-profile", "smoke"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    shown = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
 
 
 def test_discovery_imports_no_framework() -> None:

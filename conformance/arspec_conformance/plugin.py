@@ -1,6 +1,7 @@
-"""The pytest plugin: `pytest -p arspec_conformance.plugin --arspec-profile standard`.
+"""The pytest plugin: `pytest --arspec-profile standard`.
 
-It only adds the options. Without it, `conformance(...)` runs the profile "quick" on the CPU.
+It only adds the options, and an install of arspec brings it. In a checkout that is not installed,
+`-p arspec_conformance.plugin` does; without it, `conformance(...)` runs the profile "quick" on the CPU.
 """
 
 import pytest
