@@ -111,6 +111,7 @@ def test_options_that_both_sides_tell_decide() -> None:
         (nn.Conv1d(2, 3, 3, padding=1), nn.Conv1d(2, 3, 3, dilation=2), ["padding same -> valid", "dilation 1 -> 2"]),
         (nn.RNN(2, 3, nonlinearity="relu"), nn.RNN(2, 3), ["activation relu -> tanh"]),
         (nn.Linear(2, 3), nn.Linear(2, 3).double(), ["dtype float32 -> float64"]),
+        (nn.Linear(2, 3).bfloat16(), nn.Linear(2, 3), ["dtype bfloat16 -> float32"]),
         (nn.Linear(2, 3), nn.Linear(2, 3).requires_grad_(False), ["trainable kernel, bias -> nothing"]),
     ],
 )

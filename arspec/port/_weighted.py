@@ -87,6 +87,7 @@ class Layers(Sequence[WeightedLayer]):
     calls : paths in the order of their first calls, or None where it is not known.
     after : for each path, those whose results it reads, directly or not; None if not known.
     unknown : layers whose weights cannot be described, with the reason.
+    dtypes : of tensors that NumPy has in another dtype.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Layers(Sequence[WeightedLayer]):
         calls: Sequence[str] | None = None,
         after: Mapping[str, frozenset[str]] | None = None,
         unknown: Mapping[str, str] | None = None,
+        dtypes: Mapping[str, str] | None = None,
     ) -> None:
         listed = tuple(layers)
         _require_unique(framework, [layer.path for layer in listed])
@@ -110,6 +112,7 @@ class Layers(Sequence[WeightedLayer]):
         self.calls = None if calls is None or {one.path for one in listed} - set(calls) else tuple(calls)
         self.after = after
         self.unknown = dict(unknown or {})
+        self._dtypes = dict(dtypes or {})
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -153,6 +156,7 @@ class Layers(Sequence[WeightedLayer]):
             calls=self.calls,
             after=self.after,
             unknown={path: why for path, why in self.unknown.items() if path in paths},
+            dtypes=self._dtypes,
         )
 
     @property
@@ -165,7 +169,8 @@ class Layers(Sequence[WeightedLayer]):
 
     def dtype(self, layer: WeightedLayer) -> str:
         """Return the dtype of a layer's weights; several are joined by "+"."""
-        return "+".join(sorted({self.tensors[entry.target].dtype.name for entry in layer.entries}))
+        names = {entry.target for entry in layer.entries}
+        return "+".join(sorted({self._dtypes.get(name, self.tensors[name].dtype.name) for name in names}))
 
     def tensors_of(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return, by name, the framework's tensors that hold these canonical weights.

@@ -237,3 +237,27 @@ def test_a_gru_that_resets_before_its_product_has_no_counterpart() -> None:
         ar.SpecError, match=r"'walk': a GRU \(bias 12, .* the target has none such \(its 'cell' is a GRU"
     ):
         transfer(layers(model), torch_port.layers(OneTorch("GRU")))
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, "same"), (2, 3, "valid")])
+def test_a_transposed_convolution_is_kept_in_three_ways(size: int, stride: int, padding: str) -> None:
+    """(3, 2, "same") is what torch has no padding for, (2, 3, "valid") leaves a gap behind the last window."""
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.Conv1DTranspose(4, size, stride, padding)])
+    source = layers(model)
+    assign(model, {name: a.astype(np.float32) for name, a in randomized(source.weights, seed=4).items()})
+    source, x = layers(model), jax.numpy.asarray(X, jax.numpy.float32)
+    forward = linen.ConvTranspose(4, (size,), (stride,), padding.upper())
+    variables = zeros(jax.eval_shape(forward.init, jax.random.key(0), x))
+    moved = transfer(source, jax_port.layers(forward, variables, x))
+    same_outputs(model, jax.jit(forward.apply)(jax_port.assign(forward, moved.weights, variables, x), x))
+    gap = stride - size if padding == "valid" else 0
+    cell = eqx.nn.ConvTranspose1d(3, 4, size, stride, gap, padding.upper(), key=jax.random.key(0))
+    cell = jax_port.assign(cell, transfer(source, jax_port.layers(cell)).weights)
+    same_outputs(model, jax.jit(jax.vmap(lambda x: cell(x.T).T))(x))
+    module = torch.nn.ConvTranspose1d(3, 4, size, stride, 0, gap)
+    if padding == "same":
+        with pytest.raises(ar.SpecError, match="padding same -> valid"):
+            transfer(source, torch_port.layers(module))
+    else:
+        torch_port.assign(module, transfer(source, torch_port.layers(module)).weights)
+        same_outputs(model, module(torch.tensor(X, dtype=torch.float32).mT).mT.detach())

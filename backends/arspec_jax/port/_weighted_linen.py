@@ -85,7 +85,7 @@ class _Found:
     def read(self, path: str, one: Ran) -> None:
         """Describe a layer; those inside of one that is described belong to it."""
         home = one.path if one.cell_path is None else one.cell_path
-        prefix = "" if home == ROOT else f"{home}/"
+        prefix = "" if home in ("", ROOT) else f"{home}/"
         below = {name for name in self.arrays if name.partition("/")[2].startswith(prefix)}
         if not below - self._claimed:
             return

@@ -54,7 +54,16 @@ def layers(model: nn.Module, /, example_inputs: Tensor | Sequence[Tensor] | None
         calls, after = expanded(*order_of_calls(model, example_inputs, found.owners), found.parts)
     described = describe(model, Context())[0]
     arrays = {name: _array(tensor) for name, tensor in found.tensors.items()}
-    return Layers("torch", found.layers, arrays, described=described, calls=calls, after=after, unknown=found.unknown)
+    return Layers(
+        "torch",
+        found.layers,
+        arrays,
+        described=described,
+        calls=calls,
+        after=after,
+        unknown=found.unknown,
+        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in found.tensors.items()},
+    )
 
 
 def assign(model: nn.Module, weights: Mapping[str, np.ndarray], /) -> None:
