@@ -350,6 +350,8 @@ def test_a_summary_is_a_page_with_a_line_per_run(document: dict[str, Any], folde
     assert "4 runs, " in page
     assert "; 2 runs do not conform." in page
     assert f"| {', '.join(wrong)} |" in page
+    two = conformance("report", str(folder), str(folder), "--output", str(tmp_path))
+    assert "--output is the folder of one report; 2 were named." in two.stderr
     asked = ("report", str(folder), "--output", str(tmp_path), "--page", str(tmp_path / "page.md"))
     assert "--page needs --summary" in conformance(*asked).stderr
     assert conformance(*asked, "--summary", str(tmp_path / "kept.json")).exit_code == 1
@@ -357,9 +359,9 @@ def test_a_summary_is_a_page_with_a_line_per_run(document: dict[str, Any], folde
     assert (tmp_path / "page.md").read_text() == report.runs_page(kept)
 
 
-def test_the_pages_of_hunts_are_current() -> None:
-    """Made by `arspec conformance report FOLDER --summary .../hunts.json --page .../README.md`."""
-    folder = ROOT / "conformance" / "reports" / "hunt"
-    kept = json.loads((folder / "hunts.json").read_text(encoding="utf-8"))
-    assert (folder / "README.md").read_text(encoding="utf-8") == report.runs_page(kept)
+def test_the_page_of_hunts_is_current() -> None:
+    """Made by `arspec conformance report FOLDER --summary .../hunt.json --page .../hunt.md`."""
+    folder = ROOT / "conformance" / "reports"
+    kept = json.loads((folder / "hunt.json").read_text(encoding="utf-8"))
+    assert (folder / "hunt.md").read_text(encoding="utf-8") == report.runs_page(kept)
     assert all(row["conforms"] for row in kept["rows"])

@@ -143,7 +143,7 @@ def repro(
 
 
 def report_again(
-    source: Annotated[Path, typer.Argument(help="A report.json, or its folder.")],
+    sources: Annotated[list[Path], typer.Argument(help="A report.json or its folder, or several.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of the report.")] = None,
     summary: Annotated[Path | None, typer.Option(help="JSON file of counts to bring up to date.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Page with the table of the --summary.")] = None,
@@ -155,24 +155,41 @@ def report_again(
     for name, path in (("--readme", readme), ("--page", page)):
         if path is not None and summary is None:
             stop(f"{name} needs --summary, the counts that it shows.", Exit.COULD_NOT_RUN)
-    path = source / "report.json" if source.is_dir() else source
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict) or document.get("report") != "arspec conformance":
-            stop(f"{path}: not a report of `arspec conformance run`.", Exit.COULD_NOT_RUN)
-        report.write(document, output or path.parent)
-        if summary is not None:
-            known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
-            kept = report.summary(document, known)
-            summary.write_text(report.summary_json(kept), encoding="utf-8")
-            if readme is not None:
-                report.write_readme(readme, kept)
-            if page is not None:
-                page.write_text(report.runs_page(kept), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        stop(f"{path}: {error}", Exit.COULD_NOT_RUN)
-    suite_terminal.show(out(), document)
-    raise typer.Exit(Exit.OK if document["conforms"] else Exit.FAILED)
+    if output is not None and len(sources) > 1:
+        stop(f"--output is the folder of one report; {len(sources)} were named.", Exit.COULD_NOT_RUN)
+    documents = []
+    for source in sources:
+        path = source / "report.json" if source.is_dir() else source
+        try:
+            documents.append(_document_of(path))
+            report.write(documents[-1], output or path.parent)
+            if summary is not None:
+                _keep(documents[-1], summary, readme, page)
+        except (OSError, ValueError) as error:
+            stop(f"{path}: {error}", Exit.COULD_NOT_RUN)
+    for document in documents:
+        suite_terminal.show(out(), document)
+    raise typer.Exit(Exit.OK if all(document["conforms"] for document in documents) else Exit.FAILED)
+
+
+def _document_of(path: Path) -> dict[str, Any]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or document.get("report") != "arspec conformance":
+        stop(f"{path}: not a report of `arspec conformance run`.", Exit.COULD_NOT_RUN)
+    return document
+
+
+def _keep(document: dict[str, Any], summary: Path, readme: Path | None, page: Path | None) -> None:
+    """Bring a summary up to date, and the pages that show it."""
+    from arspec_conformance import report
+
+    known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
+    kept = report.summary(document, known)
+    summary.write_text(report.summary_json(kept), encoding="utf-8")
+    if readme is not None:
+        report.write_readme(readme, kept)
+    if page is not None:
+        page.write_text(report.runs_page(kept), encoding="utf-8")
 
 
 def golden(
