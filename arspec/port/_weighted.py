@@ -130,7 +130,14 @@ class Layers(Sequence[WeightedLayer]):
         rows = [("layer", "kind", "weights", "tensors")]
         for layer in self._layers:
             weights = ", ".join(f"{role} {sizes(shape)}" for role, shape in layer.shapes.items())
-            rows.append((layer.path, type(layer.kind).__name__, weights, ", ".join(_targets(layer.entries))))
+            rows.append(
+                (
+                    layer.path,
+                    type(layer.kind).__name__,
+                    weights,
+                    ", ".join(dict.fromkeys(entry.target for entry in layer.entries)),
+                )
+            )
         return aligned(rows)
 
     def only(self, *patterns: str) -> "Layers":
@@ -266,10 +273,6 @@ def with_names(layer: WeightedLayer, name: Callable[[str], str]) -> WeightedLaye
 def _cut(block: Block) -> tuple[slice, ...]:
     cuts = {axis: slice(start, stop) for axis, start, stop in block}
     return tuple(cuts.get(axis, slice(None)) for axis in range(max(cuts, default=-1) + 1))
-
-
-def _targets(entries: Iterable[Entry]) -> list[str]:
-    return list(dict.fromkeys(entry.target for entry in entries))
 
 
 def _require_unique(framework: str, paths: Sequence[str]) -> None:
