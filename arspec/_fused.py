@@ -5,8 +5,9 @@ shape and coefficient. Any other penalty runs the pipeline of `_evaluate` over `
 None says that there is no fused form: the caller asks the definition, whose bits are the same.
 """
 
+import operator
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,8 @@ def _prepared_value(penalty: Penalty, shape: tuple[int, ...], axes: Axes) -> Pre
         return None
     xp, x = FusedNamespace(), _stand_in(shape, "float32")
     try:
-        found = [_evaluate.weighted_terms(part, xp.lift(x), xp, axes) for part in parts]
-        return prepared_total(sum(found[1:], start=found[0]))
+        found: list[Any] = [_evaluate.weighted_terms(part, xp.lift(x), xp, axes) for part in parts]
+        return prepared_total(reduce(operator.add, found))
     except _NO_FORM:
         return None
 
@@ -102,7 +103,8 @@ def _prepared_gradient(penalty: Penalty, shape: tuple[int, ...], axes: Axes, ups
         return None
     x, cotangent = _stand_in(shape, axes.dtype), np.float64(upstream)
     try:
-        return prepared_fill(_evaluate.wide_gradient(penalty, x, cotangent, xp=FusedNamespace(), axes=axes))
+        with np.errstate(all="ignore"):
+            return prepared_fill(_evaluate.wide_gradient(penalty, x, cotangent, xp=FusedNamespace(), axes=axes))
     except _NO_FORM:
         return None
 

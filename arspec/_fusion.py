@@ -40,7 +40,9 @@ class _Library:
 
     @staticmethod
     def sign(x: Array) -> Array:
-        return where(x > 0, 1.0, where(x < 0, -1.0, 0.0)) if isinstance(x, Expression) else np.sign(x)
+        if not isinstance(x, Expression):
+            return np.sign(x)
+        return where(apply("gt", x, 0.0), 1.0, where(apply("lt", x, 0.0), -1.0, 0.0))
 
     @staticmethod
     def reshape(x: Array, shape: tuple[int, ...]) -> Array:

@@ -115,7 +115,7 @@ def _description(arguments: argparse.Namespace) -> dict[str, object]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for package in ("numpy", "torch", "jax", "tensorflow-cpu", "tensorflow", "keras"):
+    for package in ("numpy", "torch", "numba", "jax", "tensorflow-cpu", "tensorflow", "keras"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
