@@ -16,6 +16,7 @@ from arspec._sites import Layer, names_layer
 from arspec._table import aligned
 from arspec.port._kinds import Kind
 from arspec.port._mapping import Block, Entry
+from arspec.port._target import require_names
 
 Shape = tuple[int, ...]
 
@@ -198,7 +199,7 @@ class Layers(Sequence[WeightedLayer]):
         """
         self.require_known()
         expected = {f"{one.path}/{role}": shape for one in self._layers for role, shape in one.shapes.items()}
-        _require_shapes(self.framework, weights, expected)
+        require_names(weights, expected, f"weights for {self.framework}")
         found: dict[str, np.ndarray] = {}
         for layer in self._layers:
             _require_absent(layer, weights, self.framework)
@@ -279,19 +280,6 @@ def _require_unique(framework: str, paths: Sequence[str]) -> None:
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
         raise SpecError(f"{framework}: two layers are called {twice[0]!r}. Name them apart.")
-
-
-def _require_shapes(who: str, weights: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) -> None:
-    wrong = [f"{name} {shape} is missing" for name, shape in expected.items() if name not in weights]
-    wrong += [f"{name} {weights[name].shape} is too much" for name in weights if name not in expected]
-    wrong += [
-        f"{name} has shape {weights[name].shape}, not {shape}"
-        for name, shape in expected.items()
-        if name in weights and weights[name].shape != shape
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise SpecError(f"weights for {who}: {'; '.join(wrong[:8])}{more}.")
 
 
 def _require_absent(layer: WeightedLayer, weights: Mapping[str, np.ndarray], framework: str) -> None:

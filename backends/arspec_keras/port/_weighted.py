@@ -99,7 +99,7 @@ class _Found:
         try:
             kind, held = read_layer(layer, path, _input_shapes(layer))
         except UnsupportedError as error:
-            self.unknown[path] = str(error)
+            self.unknown[path] = str(error).removeprefix(f"{path}: ")
             return
         if not all(isinstance(variable, keras.Variable) for variable in held.values()):
             self.unknown[path] = "it holds constants that are no variables."
