@@ -14,9 +14,10 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import arspec as ar
+import arspec_jax
 from arspec.port import Bundle, Certificate, PortedSite, Written, read_bundle
 from arspec.port._files import attribute_of
-from arspec.port._target import trained_weights
+from arspec.port._target import target_spec, trained_weights
 from arspec_jax.port import check_equinox, check_nnx, load_equinox, load_nnx, write_equinox, write_nnx
 from arspec_jax.port._functions import HELPERS
 
@@ -113,9 +114,25 @@ def test_equinox_has_the_recurrent_layers_of_keras(bundles: Mapping[str, Bundle]
         write_equinox(replace(bundle, spec=rule, sites=(PortedSite("gru/bias/l2", 0, "gru", "bias"),)))
 
 
+def test_equinox_has_the_batch_normalization_of_keras(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
+    bundle = bundles["small"]
+    written = write_equinox(bundle)
+    file = put(bundle, written, tmp_path)
+    certificate = check_equinox(bundle, written, load_equinox(file, "Small", written.weights.to_target(bundle.weights)))
+    require_all(bundle, certificate)
+    assert certificate.faults["epsilon of another framework (bn)"].startswith("L1")
+    assert certificate.faults["momentum not inverted (bn)"].startswith("L4 after/bn/moving_mean")
+    assert "first at 'bn'" in certificate.faults["epsilon of another framework (bn)"]
+    model, state = attribute_of(file, "load")()
+    x = jnp.asarray(bundle.probe.inputs["a"][0], jnp.float32).transpose(0, 3, 1, 2)
+    (_, after), penalties = arspec_jax.attach(model, target_spec(bundle, written))(model, x, state)
+    assert not np.array_equal(after.get(model.bn.mean), state.get(model.bn.mean))
+    assert [key.rpartition("/")[2] for key in penalties] == [site.key.rpartition("/")[2] for site in bundle.sites]
+
+
 def test_equinox_refuses_by_name(bundles: Mapping[str, Bundle]) -> None:
-    with pytest.raises(ar.UnsupportedError, match="'bn': batch normalization has no exact counterpart in equinox"):
-        write_equinox(bundles["small"])
+    with pytest.raises(ar.UnsupportedError, match="'block/frozen': a frozen layer has no exact counterpart in equinox"):
+        write_equinox(bundles["image"])
 
 
 def test_weights_that_do_not_fit(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def attach(
 
     - NNX: `forward(model, x, ...)`; the module passed is the one that is read.
     - Linen: `forward(variables, x, ...)`, with the options of `Module.apply`.
-    - Equinox: `forward(model, x, ...)`.
+    - Equinox: `forward(model, x, ...)`; a stateful model takes its `eqx.nn.State` too, and
+      returns (output, state).
     - a function: `forward(params, x, ...)`; activations are named in it by `site`, and
       parameters by their path: params["hidden"]["kernel"] is the kernel of "hidden".
 
@@ -42,7 +43,8 @@ def attach(
         the placement "output" cannot be found from the trace.
     batched : for Equinox, whose modules take one example. True: `forward` takes a batch in
         the first axis of every argument and maps the model over it, as `jax.vmap(model)`
-        does, so that mean_over=("batch",) has its meaning. False: the arguments go to the
+        does, so that mean_over=("batch",) has its meaning; the axis is called "batch", and a
+        State is not mapped. False: the arguments go to the
         model as they are.
     frozen : layers that training leaves alone, by path or glob: a rule with trainable_only
         counts 0 at their parameters. In NNX a variable that is no nnx.Param is frozen too.

@@ -2,6 +2,8 @@
 
 Equinox modules take one example, so by default `forward` takes a batch and maps the model
 over its first axis; an activation then has its batch axis, and a mean over it its meaning.
+A stateful model takes its `eqx.nn.State` as an argument and returns (output, state); layers
+that take statistics over the batch find it under the axis name "batch".
 """
 
 from collections import Counter
@@ -19,7 +21,6 @@ from arspec_jax._equinox_kinds import (
     cell_kind,
     class_of,
     is_affine,
-    is_stateful,
     makes_weights,
     refusals,
     roles_of,
@@ -66,7 +67,19 @@ class EquinoxModel:
         model = watched(args[0], _root(args[0]))
         if not self._batched:
             return model(*args[1:], **kwargs)
-        return eqx.filter_vmap(lambda args, kwargs: model(*args, **kwargs))(args[1:], kwargs)
+        return _mapped(model, args[1:], kwargs)
+
+
+def _mapped(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Map a model over the first axis of its arguments, "batch"; a State is of the whole batch."""
+
+    def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return model(*args, **kwargs)
+
+    of_state = [isinstance(one, eqx.nn.State) for one in args]
+    in_axes = tuple(None if is_state else eqx.if_array(0) for is_state in of_state), eqx.if_array(0)
+    out_axes = (eqx.if_array(0), None) if any(of_state) else eqx.if_array(0)
+    return eqx.filter_vmap(run, in_axes=in_axes, out_axes=out_axes, axis_name="batch")(args, kwargs)
 
 
 def watched(node: Any, path: Path = ()) -> Any:
@@ -97,7 +110,7 @@ def _watching(cls: Any, path: str, stacked: Mapping[str, Role]) -> Any:
             mark(_read(self, role), path, placement)
         if args:
             mark(args[0], path, "input")
-        if is_stateful(self) and isinstance(result, tuple):
+        if isinstance(result, tuple) and any(isinstance(one, eqx.nn.State) for one in result[1:]):
             return mark(result[0], path, "output"), *result[1:]
         return mark(result, path, "pre_activation" if is_affine(self) else "output")
 

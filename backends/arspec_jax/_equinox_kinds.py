@@ -34,11 +34,6 @@ def is_affine(layer: Any) -> bool:
     return _is(layer, _AFFINE)
 
 
-def is_stateful(layer: Any) -> bool:
-    """Return whether a layer returns its state too, behind its output."""
-    return _is(layer, (eqx.nn.StatefulLayer,))
-
-
 def makes_weights(layer: Any) -> bool:
     """Return whether a layer computes the weights of the layer inside it."""
     return isinstance(layer, eqx.nn.WeightNorm | eqx.nn.SpectralNorm)

@@ -5,6 +5,10 @@
 Each step is `arspec port` in a process of its own, so that one framework is in memory at a
 time and a failure costs one row. The results are appended to OUTPUT/results.jsonl, and
 `--resume` leaves out what stands there.
+
+    python benchmarks/ports/run.py --document docs/porting.md --output out/ports [--also out/more]
+
+runs nothing, and writes what these folders hold into the page, between its two markers.
 """
 
 import argparse
@@ -19,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+MARKERS = "<!-- ports: benchmarks/ports/run.py --document -->", "<!-- /ports -->"
+TITLES = {"torch": "PyTorch", "nnx": "Flax NNX", "equinox": "Equinox", "keras": "Keras"}
+COMPARED = {"L1": "outputs", "L2": "penalties", "L3": "gradients", "L4": "one step"}
 # One thread for each: on a busy machine two that wait for each other take many times as long.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
 
@@ -31,7 +38,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("out/ports"))
     parser.add_argument("--no-faults", action="store_true", help="plant no faults (L5)")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--document", type=Path, metavar="PAGE", help="write the results into a page; run nothing")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="more folders with results, for a page")
     options = parser.parse_args()
+    if options.document is not None:
+        rows = [row for folder in (options.output, *options.also) for row in _rows(folder / "results.jsonl")]
+        document(rows, _all_names(), options.document)
+        return 0
     options.output.mkdir(parents=True, exist_ok=True)
     results = options.output / "results.jsonl"
     if not options.resume:
@@ -117,6 +130,44 @@ def _line(row: dict[str, Any]) -> str:
         f"{level} {_short(worst)}" for level, worst in row["worst"].items() if level in ("L1", "L3", "L4")
     )
     return f"{row['model']:20} {row['to']:8} {row['verdict']:8} {errors}  {row['export_s']} s + {row['check_s']} s"
+
+
+def document(rows: list[dict[str, Any]], names: list[str], page: Path) -> None:
+    """Write results between the markers of a page; of two for a model and a target the later counts."""
+    text = page.read_text(encoding="utf-8")
+    before, opening, rest = text.partition(MARKERS[0])
+    _, closing, after = rest.partition(MARKERS[1])
+    if not opening or not closing:
+        raise SystemExit(f"{page}: expected the lines {MARKERS[0]} and {MARKERS[1]}.")
+    latest = {(row["to"], row["model"]): row for row in rows}
+    targets = dict.fromkeys(to for to, _ in latest)
+    parts = [_section(to, {model: row for (of, model), row in latest.items() if of == to}, names) for to in targets]
+    page.write_text("\n".join([before + opening, "", *parts, closing + after]), encoding="utf-8")
+
+
+def _section(to: str, rows: dict[str, dict[str, Any]], names: list[str]) -> str:
+    """Return the table of one target, and what was not run or does not hold, by name."""
+    holding = [model for model, row in rows.items() if row["verdict"] == "holds"]
+    missing = [name for name in names if name not in rows]
+    lines = [f"### To {TITLES[to]}", "", f"{len(holding)} of {len(names)} hold at every level that was measured.", ""]
+    lines += [f"| model | {' | '.join(COMPARED.values())} | faults | lines | check s |"]
+    lines += ["|---|" + "---:|" * (len(COMPARED) + 3)]
+    lines += [_document_line(rows[name]) for name in names if name in rows and "worst" in rows[name]]
+    lines += [""]
+    refused = {name: row["reason"] for name, row in rows.items() if "worst" not in row}
+    lines += [f"- {name} was not measured: {reason.splitlines()[-1]}" for name, reason in refused.items()]
+    lines += [f"- Not run yet: {', '.join(missing)}."] if missing else []
+    return "\n".join([*lines, ""]) if lines[-1] else "\n".join(lines)
+
+
+def _document_line(row: dict[str, Any]) -> str:
+    cells = [row["model"]]
+    for level in COMPARED:
+        error = _short(row["worst"].get(level, "-"))
+        cells.append(error if level in row["levels"] or error == "-" else f"**{error}, differs**")
+    noticed = "L5" in row["levels"]
+    cells.append("noticed" if noticed else "**missed**" if "L5" in row["worst"] else "not planted")
+    return f"| {' | '.join([*cells, str(row['lines']), format(row['check_s'], '.0f')])} |"
 
 
 def _short(number: Any) -> str:

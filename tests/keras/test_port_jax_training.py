@@ -19,7 +19,8 @@ import arspec as ar
 import arspec_jax
 import keras
 from arspec.port import read_target, write_target
-from arspec_jax.port import load_equinox, load_nnx, write_equinox, write_nnx
+from arspec.port._files import attribute_of
+from arspec_jax.port import load_nnx, write_equinox, write_nnx
 from arspec_keras.port import export
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras trains on TensorFlow here")
@@ -86,26 +87,30 @@ def in_nnx(source: keras.Model, folder: Path) -> Curves:
         nnx.update(model, jax.tree.map(lambda weight, slope: weight - RATE * slope, old, gradients))
         return found
 
-    return curves([step(model, x, label) for x, label in batches(source)])
+    return curves([step(model, jnp.asarray(x), jnp.asarray(label)) for x, label in batches(source)])
 
 
 def in_equinox(source: keras.Model, folder: Path) -> Curves:
     file, spec = written(source, write_equinox, folder)
-    target, weights = read_target(file)
-    model = load_equinox(file, target.class_name, weights)
+    loaded = attribute_of(file, "load")()
+    model, *state = loaded if isinstance(loaded, tuple) else (loaded,)
     forward = arspec_jax.attach(model, spec)
 
     @eqx.filter_jit
-    def step(model: eqx.Module, x: jax.Array, label: jax.Array) -> tuple[eqx.Module, tuple[jax.Array, jax.Array]]:
-        def loss(model: eqx.Module) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            return summed(*forward(model, x), label)
+    def step(model: eqx.Module, state: Any, x: jax.Array, label: jax.Array) -> Any:
+        def loss(model: eqx.Module) -> Any:
+            output, penalties = forward(model, x, *state)
+            output, *after = output if state else (output,)
+            total, found = summed(output, penalties, label)
+            return total, (found, after)
 
-        gradients, found = eqx.filter_grad(loss, has_aux=True)(model)
-        return eqx.apply_updates(model, jax.tree.map(lambda slope: -RATE * slope, gradients)), found
+        gradients, (found, after) = eqx.filter_grad(loss, has_aux=True)(model)
+        return eqx.apply_updates(model, jax.tree.map(lambda slope: -RATE * slope, gradients)), after, found
 
     found = []
     for x, label in batches(source):
-        model, losses = step(model, jnp.asarray(x), jnp.asarray(label))
+        held = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+        model, state, losses = step(model, state, jnp.asarray(held), jnp.asarray(label))
         found.append(losses)
     return curves(found)
 
@@ -128,8 +133,8 @@ def curves(found: list[tuple[jax.Array, jax.Array]]) -> Curves:
 
 @pytest.mark.parametrize(
     ("make", "train"),
-    [(convolutional, in_nnx), (recurrent, in_nnx), (recurrent, in_equinox)],
-    ids=["convolutional-nnx", "recurrent-nnx", "recurrent-equinox"],
+    [(convolutional, in_nnx), (recurrent, in_nnx), (convolutional, in_equinox), (recurrent, in_equinox)],
+    ids=["convolutional-nnx", "recurrent-nnx", "convolutional-equinox", "recurrent-equinox"],
 )
 def test_ten_steps_of_training_give_the_same_curves(
     make: Callable[[], keras.Model], train: Callable[[keras.Model, Path], Curves], tmp_path: Path

@@ -80,20 +80,29 @@ class EquinoxSubject(JaxSubject):
 
     def run(self, weights: Tensors, inputs: Sequence[Any], *, training: bool) -> Pass:
         """Run the module over a batch, and its penalties with it."""
-        model = filled(self._model, weights)
+        model, state = self._made(weights, training=training)
         masks = self.masks(inputs) or None
-        found, penalties = self._forward(eqx.nn.inference_mode(model, not training), *inputs, masks=masks)
-        return list(found) if isinstance(found, tuple) else [found], list(penalties.values()), {}
+        found, penalties = self._forward(model, *inputs, *state, masks=masks)
+        changed: Tensors = {}
+        if state:
+            found, after = found
+            changed = {f"{name}.init": after.get(index) for name, index in _indices(model).items()}
+        return list(found) if isinstance(found, tuple) else [found], list(penalties.values()), changed
 
     def results(self, spec: Spec, inputs: Sequence[Any]) -> dict[str, Any]:
         """Return what is seen at each layer, by its path with "." between the parts."""
 
         def run(weights: Tensors, inputs: Sequence[Any]) -> dict[str, Any]:
-            model = eqx.nn.inference_mode(filled(self._model, weights))
-            return self._forward.visible(spec, model, *inputs)
+            model, state = self._made(weights, training=False)
+            return self._forward.visible(spec, model, *inputs, *state)
 
         found = jax.device_get(self.pieces.compiled(run)(self.weights, inputs))
         return {path.replace("/", "."): array for path, array in found.items()}
+
+    def _made(self, weights: Tensors, *, training: bool) -> tuple[Any, tuple[Any, ...]]:
+        """Return the module with its arrays and, if it has any, its state."""
+        model, state = eqx.nn.make_with_state(lambda: filled(self._model, weights))()
+        return eqx.nn.inference_mode(model, not training), (state,) if _indices(model) else ()
 
 
 def arrays_of(model: eqx.Module) -> dict[str, Any]:
@@ -105,6 +114,16 @@ def arrays_of(model: eqx.Module) -> dict[str, Any]:
 def filled(model: Any, weights: Tensors) -> Any:
     """Return a module with these arrays."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: weights.get(_name(path), leaf), model)
+
+
+def _indices(model: eqx.Module) -> dict[str, Any]:
+    """Return by path what a module keeps in a state."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_index)
+    return {_name(path): leaf for path, leaf in leaves if _is_index(leaf)}
+
+
+def _is_index(node: Any) -> bool:
+    return isinstance(node, eqx.nn.StateIndex)
 
 
 def _name(path: tuple[Any, ...]) -> str:

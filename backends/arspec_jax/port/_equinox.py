@@ -21,12 +21,12 @@ def write_equinox(bundle: Bundle, /) -> Written:
     A `Written`: one file with an eqx.Module per model, the layer names of the source, and
     `load`, which reads the weights that `arspec port write` puts beside it without running an
     initializer. A module takes one example, images with their channels first; `jax.vmap` maps
-    it over a batch, and so does `arspec_jax.attach`.
+    it over a batch, and so does `arspec_jax.attach`. With batch normalization the model takes
+    an eqx.nn.State and returns (output, state), and the axis of the batch is called "batch".
 
     Raises
     ------
     UnsupportedError: a layer or the place of a rule has no exact counterpart; it is named.
-        Batch normalization is one: Equinox keeps its statistics apart from the model.
     """
     return EquinoxWriter(bundle).write()
 
@@ -39,10 +39,11 @@ class EquinoxWriter(JaxWriter):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
         self._random: dict[str, int] = {}  # class -> how many of its layers draw numbers
+        self._stateful: set[str] = set()  # classes with statistics
 
     def reserved(self) -> set[str]:
         """Return the names the file imports, and those of its helpers."""
-        return {"jax", "jnp", "eqx", "Path", "Callable", "load", "load_file", "key", "keys", *HELPERS}
+        return {"jax", "jnp", "eqx", "Path", "Callable", "load", "load_file", "key", "keys", "state", *HELPERS}
 
     def boundary(self, shape: Shape) -> str:
         """Images and volumes have their channels first, sequences last."""
@@ -65,6 +66,9 @@ class EquinoxWriter(JaxWriter):
         """Return the expression that makes a model inside."""
         if self._random.get(class_name):
             raise self.refuse(class_name, "a dropout in a model inside", "Put its layers into the outer model.")
+        if class_name in self._stateful:
+            cure = "Put its layers into the outer model."
+            raise self.refuse(class_name, "a batch normalization in a model inside", cure)
         return f"{class_name}(next(keys))"
 
     def layer(self, node: Node, path: str, arguments: Sequence[Value]) -> Value | tuple[Value, ...]:
@@ -104,6 +108,14 @@ class EquinoxWriter(JaxWriter):
             function = f"jax.vmap({function})"
         return Value(f"{function}({x.text})", node.shapes[0], x.layout)
 
+    def stateful(self, node: Node, path: str, constructor: str, x: Value) -> Value:
+        """Write a module that takes and returns the state of the model."""
+        value = self.module(node, path, constructor, x)
+        name = self.identifier(self.scope.names[node.name])
+        self._stateful.add(self.scope.class_name)
+        self.scope.calls.append(f"{name}, state = {value.text.removesuffix(')')}, state)")
+        return Value(name, value.shape, value.layout)
+
     def activated(self, node: Node, path: str, function: Function, value: Value) -> Value:
         """Write the activation function of an affine layer."""
         target = self.layers[path].path
@@ -135,7 +147,11 @@ class EquinoxWriter(JaxWriter):
         arguments = "".join(f", {value.text}: jax.Array" for value in inputs)
         key = ", *, key: jax.Array | None = None" if self._random.get(scope.class_name) else ""
         results = ", ".join(value.text for value in outputs)
-        kinds = ", ".join(["jax.Array"] * len(outputs))
+        kinds = "jax.Array" if len(outputs) == 1 else f"tuple[{', '.join(['jax.Array'] * len(outputs))}]"
+        if scope.class_name in self._stateful:
+            arguments += ", state: eqx.nn.State"
+            results = f"{results if len(outputs) == 1 else f'({results})'}, state"
+            kinds = f"tuple[{kinds}, eqx.nn.State]"
         made = [line.removeprefix("self.").partition(" = ") for line in scope.attributes]
         count = sum(constructor.count("next(keys)") for _, _, constructor in made)
         keys = [f"        keys = iter(jax.random.split(key, {count}))"] if count else []
@@ -151,7 +167,7 @@ class EquinoxWriter(JaxWriter):
                 or ["        del key  # no layer draws its weights"]
             ),
             "",
-            f"    def __call__(self{arguments}{key}) -> {kinds if len(outputs) == 1 else f'tuple[{kinds}]'}:",
+            f"    def __call__(self{arguments}{key}) -> {kinds}:",
             *(f"        {line}" for line in scope.calls),
         ]
         return "\n".join(returning(lines, results))
@@ -159,12 +175,21 @@ class EquinoxWriter(JaxWriter):
     def file_text(self, classes: Sequence[str], class_name: str) -> str:
         """Return the whole file, formatted."""
         helpers = [HELPERS[name] for name in HELPERS if name in self.helpers]
-        body = "\n\n\n".join([*helpers, *classes, _LOAD.replace("CLASS", class_name)])
+        body = "\n\n\n".join([*helpers, *classes, self._load(class_name)])
         imports = ["from collections.abc import Callable"] if "Callable[" in body else []
         imports += ["from pathlib import Path", "", "import equinox as eqx", "import jax", "import jax.numpy as jnp"]
         imports += ["from safetensors.numpy import load_file"]
         head = f'"""{self.bundle.graph.name}: an Equinox module, ported layer by layer with their names."""'
         return formatted("\n".join([head, "", *imports, "", "", body, ""]))
+
+    def _load(self, class_name: str) -> str:
+        """Return the function that makes the model, with its state if it has one."""
+        text = _LOAD.replace("CLASS", class_name)
+        if class_name not in self._stateful:
+            return text
+        text = text.replace(f"-> {class_name}:", f"-> tuple[{class_name}, eqx.nn.State]:")
+        text = text.replace("Return the model with its weights;", "Return the model with its weights, and its state;")
+        return text.replace("    return model", "    return eqx.nn.make_with_state(lambda: model)()")
 
 
 _LOAD = '''def load(weights: str | Path = Path(__file__).with_suffix(".safetensors")) -> CLASS:

@@ -29,6 +29,58 @@ HELPERS = {
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x''',
+    "BatchNorm": '''class BatchNorm(eqx.nn.StatefulLayer):
+    """Normalizes channels, the first axis, over the batch and all other axes.
+
+    The statistics that inference takes are kept in the state: momentum * before + (1 - momentum)
+    * those of the batch, whose variance is biased. To be mapped with axis_name="batch".
+    """
+
+    scale: jax.Array | None
+    shift: jax.Array | None
+    mean: eqx.nn.StateIndex[jax.Array]
+    variance: eqx.nn.StateIndex[jax.Array]
+    momentum: float = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    unbiased: bool = eqx.field(static=True)
+    inference: bool
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        momentum: float,
+        epsilon: float,
+        use_scale: bool = True,
+        use_shift: bool = True,
+        unbiased: bool = False,
+    ) -> None:
+        self.scale = jnp.ones(size) if use_scale else None
+        self.shift = jnp.zeros(size) if use_shift else None
+        self.mean, self.variance = eqx.nn.StateIndex(jnp.zeros(size)), eqx.nn.StateIndex(jnp.ones(size))
+        self.momentum, self.epsilon, self.unbiased, self.inference = momentum, epsilon, unbiased, False
+
+    def __call__(self, x: jax.Array, state: eqx.nn.State) -> tuple[jax.Array, eqx.nn.State]:
+        rows = x.reshape(x.shape[0], -1)
+        if self.inference:
+            mean, variance = state.get(self.mean), state.get(self.variance)
+        else:
+            mean = jax.lax.pmean(rows.mean(1), "batch")
+            variance = jax.lax.pmean(((rows - mean[:, None]) ** 2).mean(1), "batch")
+            count = rows.shape[1] * jax.lax.psum(1, "batch")
+            kept = variance * count / (count - 1) if self.unbiased else variance
+            state = self.moved(self.moved(state, self.mean, mean), self.variance, kept)
+        y = (rows - mean[:, None]) * jax.lax.rsqrt(variance + self.epsilon)[:, None]
+        y = y if self.scale is None else y * self.scale[:, None]
+        y = y if self.shift is None else y + self.shift[:, None]
+        return y.reshape(x.shape), state
+
+    def moved(
+        self, state: eqx.nn.State, index: eqx.nn.StateIndex[jax.Array], batch: jax.Array
+    ) -> eqx.nn.State:
+        """The state in which a statistic has moved towards that of the batch."""
+        before = state.get(index)
+        return state.set(index, self.momentum * before + (1.0 - self.momentum) * batch)''',
     "Scale": '''class Scale(eqx.Module):
     """Each channel times a number."""
 

@@ -125,12 +125,24 @@ def _transposed(
     return w.activated(node, path, kind.activation, value)
 
 
-def _batch_normalization(w: EquinoxWriter, kind: Kind, node: Node, path: str, arguments: list[Value]) -> Value:
-    cure = (
-        "Equinox keeps its statistics in a state beside the model and corrects their start in its own way. Port the "
-        "model to nnx or torch, or put a GroupNormalization in its place."
+def _batch_normalization(
+    w: EquinoxWriter, kind: kinds.BatchNormalization, node: Node, path: str, arguments: list[Value]
+) -> Value:
+    x = w.convert(arguments[0], FIRST)
+    given = options(
+        use_scale="" if kind.use_scale else "False",
+        use_shift="" if kind.use_shift else "False",
+        unbiased="True" if kind.unbiased else "",
     )
-    raise w.refuse(path, "batch normalization", cure)
+    w.helper("BatchNorm")
+    text = f"BatchNorm({channels(x)}, momentum={kind.momentum!r}, epsilon={kind.epsilon!r}{given})"
+    value = w.stateful(node, path, text, x)
+    names = {"moving_mean": "mean.init", "moving_variance": "variance.init"}
+    names |= {role: role for role in ("scale", "shift") if getattr(kind, f"use_{role}")}
+    if node.call == 0:
+        for role, name in names.items():
+            w.weight(path, role, f"{w.layers[path].path}.{name}", (channels(x),))
+    return value
 
 
 def _norm(w: EquinoxWriter, kind: Any, node: Node, path: str, arguments: list[Value]) -> Value:
