@@ -73,7 +73,7 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert metadata["License-Expression"] == "Apache-2.0"
     assert [need for need in metadata.get_all("Requires-Dist") if "extra" not in need] == ["numpy>=1.26"]
-    wanted = {"torch", "tensorflow", "keras", "jax", "lightning", "cli", "conformance", "studies"}
+    wanted = {"torch", "fast", "tensorflow", "keras", "jax", "lightning", "cli", "conformance", "studies"}
     wanted |= {"port", "all", "docs", "dev"}
     assert wanted == set(metadata.get_all("Provides-Extra"))
     assert metadata.get_payload().startswith("# arspec")

@@ -13,9 +13,6 @@ import arspec_keras
 import keras
 
 SIZES = (32, 75, 331)  # the smallest that some model allows
-# At 32 pixels their last, longest stages normalize over a batch of five numbers: what float64 rounds in
-# the first layers is 1.5e-9 of the gradients there, which no port could do better.
-DEEP = {"EfficientNetV2M": 64, "EfficientNetV2L": 64}
 NAMES = tuple(
     name for name in dir(keras.applications) if name[0].isupper() and callable(getattr(keras.applications, name))
 )
@@ -31,8 +28,7 @@ def __getattr__(name: str) -> Callable[[], keras.Model]:
 def regularized(name: str) -> keras.Model:
     """Return a model with random weights and its rules attached."""
     keras.utils.set_random_seed(0)
-    sizes = (DEEP[name],) if name in DEEP else SIZES
-    model = _smallest(getattr(keras.applications, name), sizes)
+    model = _smallest(getattr(keras.applications, name))
     active = _activations(model)
     chosen = dict.fromkeys((active[0], active[len(active) // 2]))
     rules = [ar.Rule(ar.L2(1e-4), layer="**", placement="kernel")]
@@ -42,8 +38,8 @@ def regularized(name: str) -> keras.Model:
     return model
 
 
-def _smallest(build: Callable[..., keras.Model], sizes: tuple[int, ...]) -> keras.Model:
-    for size in sizes:
+def _smallest(build: Callable[..., keras.Model]) -> keras.Model:
+    for size in SIZES:
         try:
             return build(weights=None, input_shape=(size, size, 3))
         except ValueError as error:
