@@ -430,3 +430,15 @@ class TestErrors:
     def test_meta_tensors_have_a_shape_and_no_number(self) -> None:
         found = value(ar.L1(1.0), torch.ones(3, 4, device="meta", requires_grad=True))
         assert (found.device.type, found.shape, found.dtype) == ("meta", (), torch.float32)
+
+
+@pytest.mark.parametrize("penalty", [ar.L1(1e-3), ar.KLSparsity(1e-3, target=0.05)])
+def test_a_large_tensor_compiles_without_a_graph_break(penalty: ar.Penalty) -> None:
+    x = torch.rand(2, (1 << 16) + 3, requires_grad=True)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return value(penalty, x, mean_over=("batch",))
+
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(x).backward()
+    expected = ar.gradient(penalty, x.detach().numpy(), mean_over=("batch",))
+    np.testing.assert_array_equal(x.grad, expected)

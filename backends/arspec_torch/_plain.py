@@ -145,7 +145,8 @@ def small_gradient(penalty: Penalty, x: Tensor, cotangent: Tensor, axes: Axes, *
 
 
 def _is_small(x: Tensor) -> bool:
-    return x.numel() <= SMALL or torch.get_num_threads() <= FEW_THREADS
+    # The compiler first: it cannot trace the question for threads.
+    return not torch.compiler.is_compiling() and (x.numel() <= SMALL or torch.get_num_threads() <= FEW_THREADS)
 
 
 def _arrays(penalty: Penalty, x: Tensor, axes: Axes, known: bool) -> tuple[np.ndarray, Axes] | None:
