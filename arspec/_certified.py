@@ -35,12 +35,20 @@ def value(parts: tuple[Component, ...], x: Array, xp: Namespace, axes: Axes) -> 
         return None
     low = high = 0.0
     for part in parts:
-        summed, slack = _sum(part, x, block, xp, axes)
+        summed, bound = _sum(part, x, block, xp, axes)
         shape = part.penalty.terms_shape(tuple(x.shape), axes=axes)
         share = part.coefficient / max(mean_count(shape, axes), 1)
-        low += summed * (1.0 - slack) * share
-        high += summed * (1.0 + slack) * share
+        low += summed * (1.0 - bound) * share
+        high += summed * (1.0 + bound) * share
     return rounded(low, high)
+
+
+def slack(roundings: Any) -> Any:
+    """Return a relative bound between two sums of terms >= 0, each of which passes through so many additions.
+
+    Twice the roundings of one order, twice again for those of the products and sums that follow.
+    """
+    return 4.0 * (roundings + 8) * UNIT
 
 
 def rounded(low: float, high: float) -> np.float32 | None:
@@ -61,8 +69,7 @@ def _sum(part: Component, x: Array, block: int, xp: Namespace, axes: Axes) -> tu
         check_terms(penalty, terms, row, axes)
         total += xp.unordered_sum(terms)
         most, count = max(most, xp.unordered_roundings(math.prod(terms.shape))), count + 1
-    # Twice the roundings of one order, twice again for those of the two products and sums that follow.
-    return total, 4.0 * (most + count + 8) * UNIT
+    return total, slack(most + count)
 
 
 def _rows(part: Component, x: Array, block: int, xp: Namespace, axes: Axes) -> Iterable[Array]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from arspec import _evaluate
 from arspec._axes import Axes
-from arspec._certified import UNIT, rounded
+from arspec._certified import rounded, slack
 from arspec._fused_loops import Prepared, prepared_fill, prepared_total, roundings
 from arspec._fusion import FusedNamespace
 from arspec._recorded import Expression, Unfusable
@@ -44,8 +44,8 @@ def value(penalty: Penalty, x: np.ndarray, axes: Axes, threads: int, known: Know
     sums = _prepared_value(penalty, x.shape, axes) if axes.mask is None else None
     if sums is not None:
         summed = sums.total(x.reshape(-1), threads)
-        slack = 4.0 * (roundings(x.size) + 8) * UNIT
-        found = rounded(summed * (1.0 - slack), summed * (1.0 + slack))
+        bound = slack(roundings(x.size))
+        found = rounded(summed * (1.0 - bound), summed * (1.0 + bound))
         if found is not None:
             return float(found)
     return _general(_evaluate.value, penalty, x, (), axes, FusedNamespace(threads, known), float)

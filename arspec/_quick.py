@@ -8,16 +8,11 @@ of an interval around it do (see `_certified`), and is asked itself where they d
 import math
 from typing import Any, Protocol
 
-import numpy as np
-
 from arspec._axes import Axes
+from arspec._certified import LARGEST, rounded, slack
 from arspec._means import mean_count
 from arspec._namespace import Array
 from arspec.penalties._base import Penalty
-
-UNIT = 2.0**-53
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 class Kernels(Protocol):
@@ -62,19 +57,16 @@ def value(penalty: Penalty, x: Array, kernels: Kernels, axes: Axes) -> float | N
         return None
     low = high = 0.0
     rows, size = kernels.rows(x), math.prod(x.shape)
-    # Twice the roundings of one order, twice again for those of the products and sums that follow.
-    slack = 4.0 * (min(size, kernels.block) + len(rows) + 8) * UNIT if kernels.exact else 0.0
+    bound = slack(min(size, kernels.block) + len(rows)) if kernels.exact else 0.0
     for coefficient, part in parts:
         share = coefficient / mean_count(x.shape, axes)
         summed = sum([part.quick_sum(row, kernels) for row in rows])
-        low += max(summed - size * part.subnormal_term, 0.0) * (1.0 - slack) * share
-        high += summed * (1.0 + slack) * share
-    if not high <= LARGEST:  # or NaN
-        return None
+        low += max(summed - size * part.subnormal_term, 0.0) * (1.0 - bound) * share
+        high += summed * (1.0 + bound) * share
     if not kernels.exact:
-        return high
-    rounded = np.float32(low)
-    return float(rounded) if rounded == np.float32(high) else None
+        return high if high <= LARGEST else None  # nor NaN
+    found = rounded(low, high)
+    return None if found is None else float(found)
 
 
 def gradient(penalty: Penalty, x: Array, upstream: float, kernels: Kernels, axes: Axes) -> Array | None:

@@ -80,7 +80,8 @@ def test_special_values(name: str) -> None:
         if x.size and "temporal" in name:
             x = np.broadcast_to(x.reshape(-1)[:, None], (x.size, 2)).reshape(1, -1, 2).copy()
         if x.size:
-            compare(FAMILY[name], np.ascontiguousarray(x), mean_over=())
+            fused = compare(FAMILY[name], np.ascontiguousarray(x), mean_over=())
+            assert fused == (True, True) or "temporal" in name  # short sequences have no fused form
 
 
 def test_a_sum_of_penalties_is_one_loop() -> None:

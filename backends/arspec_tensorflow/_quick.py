@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from arspec._axes import Axes
+from arspec._certified import slack
 from arspec._means import mean_count
-from arspec._quick import UNIT
 from arspec.penalties import Penalty
 
 # Beyond it twice a weight could overflow where the definition does not.
@@ -57,13 +57,13 @@ def certified(
 ) -> tf.Tensor:
     """Return the value in float32: that of any order where all orders agree, else that of the definition."""
     size = tf.cast(tf.size(x), tf.float64)
-    slack = 4.0 * UNIT * (size + 16.0)
+    bound = slack(size + 8.0)
     low = high = tf.zeros((), tf.float64)
     for coefficient, part in penalty.components():
         if coefficient:
             share = xp.share(coefficient, mean_count(xp.shape(x), axes))
             summed = part.quick_sum(x, kernels)
-            low += tf.maximum(summed - size * part.subnormal_term, 0.0) * (1.0 - slack) * share
-            high += summed * (1.0 + slack) * share
+            low += tf.maximum(summed - size * part.subnormal_term, 0.0) * (1.0 - bound) * share
+            high += summed * (1.0 + bound) * share
     rounded = tf.cast(low, tf.float32)
     return tf.cond(rounded == tf.cast(high, tf.float32), lambda: rounded, definition)
