@@ -81,7 +81,7 @@ def test_special_values(name: str) -> None:
             x = np.broadcast_to(x.reshape(-1)[:, None], (x.size, 2)).reshape(1, -1, 2).copy()
         if x.size:
             fused = compare(FAMILY[name], np.ascontiguousarray(x), mean_over=())
-            assert fused == (True, True) or "temporal" in name  # short sequences have no fused form
+            assert fused == (True, True) or "temporal" in name  # it has none for some of them
 
 
 def test_a_sum_of_penalties_is_one_loop() -> None:
